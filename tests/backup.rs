@@ -9,5 +9,6 @@ mod manifest;
 mod matrix;
 mod signal;
 mod standby;
+mod throttle;
 mod turns;
 mod two_hosts;

@@ -161,32 +161,6 @@ fn rbr_on_the_clusters_host_uses_a_repository_that_rbr_serves() {
 }
 
 #[test]
-fn full_matrix_of_far_sides() {
-    for compress in ["none", "gz", "bz2", "lz4", "zst"] {
-        for version in [13, 15, 17, 18] {
-            let secret = ["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=only-there"];
-            let is_secret = version != 15;
-            let compress = format!("compress-type={compress}");
-            let stored = [compress.as_str(), "repo1-bundle=y", "repo1-block=y"];
-            let stored = if version == 17 { &stored[..1] } else { &stored[..] };
-            let mut repository = stored.to_vec();
-            repository.extend(if is_secret { &secret[..] } else { &[] });
-            let mut cluster = stored.to_vec();
-            cluster.push(if version > 15 { "archive-async=y" } else { "archive-async=n" });
-            for (near, run) in [
-                (Tool::PgBackRest, Hosts::at_cluster as fn(&Hosts, &[&str]) -> Run),
-                (Tool::PgBackRest, Hosts::at_repository),
-                (Tool::Rbr, Hosts::at_cluster),
-            ] {
-                let options = ScenarioOptions { version, tablespace: true, ..ScenarioOptions::default() };
-                let Some(hosts) = Hosts::start(near, options, &repository, &cluster) else { return };
-                hosts.cycle(run);
-            }
-        }
-    }
-}
-
-#[test]
 fn pgbackrest_uses_a_repository_in_s3_that_rbr_serves() {
     let Some(weed) = crate::env::Weed::start() else { return };
     let options = weed.options(weed.port());

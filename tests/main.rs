@@ -6,12 +6,14 @@
 
 mod archive;
 mod backup;
+mod between_hosts;
 mod cli;
 mod compat;
 mod daemon;
 mod dependencies;
 mod env;
 mod expire;
+mod failover;
 mod far_side;
 mod fuzz;
 mod guide;
@@ -19,6 +21,7 @@ mod hostile;
 mod info;
 mod init;
 mod library;
+mod monitor;
 mod object;
 mod packaging;
 mod postgres_host;
@@ -32,4 +35,5 @@ mod stanza;
 mod storage;
 mod test_restore;
 mod tls_server;
+mod verify_memory;
 mod wal;

@@ -3,9 +3,10 @@
 
 mod backups;
 mod cluster;
+mod ends;
 mod failures;
 
-use crate::env::{Run, Scenario, ScenarioOptions, Tool};
+use crate::env::{Background, Run, Scenario, ScenarioOptions, Tool};
 
 /// The configuration of the repository's host. The scenario's own is that of the cluster's host.
 const NEAR: &str = "near.conf";
@@ -89,6 +90,11 @@ impl Hosts {
 
     fn rbr(&self, arguments: &[&str]) -> Run {
         self.run(Tool::Rbr, arguments)
+    }
+
+    /// Starts a command of rbr on the repository's host.
+    fn start_command(&self, arguments: &[&str]) -> Background {
+        self.scenario.space.start(self.scenario.program(Tool::Rbr), &self.arguments(arguments))
     }
 
     fn both(&self, arguments: &[&str]) -> [Run; 2] {

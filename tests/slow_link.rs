@@ -36,7 +36,7 @@ impl Hosts {
         let space = &scenario.space;
         Authority::new(space, "ca").issue("server", "far", "DNS:localhost").issue("client", "near", "");
         let port = free_ports(1);
-        let passage = Passage::start_slow(port, DELAY);
+        let passage = Passage::start_with("127.0.0.1", port, Link { delay: DELAY, ..Link::default() });
         let file = |name: &str| space.text(&format!("tls/{name}"));
         let folder = |option: &str, name: &str| format!("{option}={}", space.folder(name).display());
         let repo = folder("repo1-path", "repo");

@@ -12,6 +12,7 @@ pub mod help;
 pub mod info;
 pub mod init;
 pub mod manifest;
+pub mod metrics;
 pub mod recovery_points;
 pub mod remote;
 pub mod repo_get;
@@ -55,6 +56,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Expire, Role::Main) => Some(expire::run),
         (Command::Info, Role::Main) => Some(info::run),
         (Command::Init, Role::Main) => Some(init::run),
+        (Command::Metrics, Role::Main) => Some(metrics::run),
         (Command::Manifest, Role::Main) => Some(manifest::run),
         (Command::Backup, Role::Main) => Some(backup::run),
         (Command::Daemon, Role::Main) => Some(daemon::run),

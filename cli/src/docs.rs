@@ -4,6 +4,7 @@
 mod compatibility;
 mod reference;
 mod shell;
+mod troubleshooting;
 
 use std::ffi::OsString;
 
@@ -15,9 +16,10 @@ use crate::exit::ExitStatus;
 type Maker = fn() -> Result<String>;
 
 /// The documents by name.
-const DOCUMENTS: [(&str, Maker); 7] = [
+const DOCUMENTS: [(&str, Maker); 8] = [
     ("compatibility", || Ok(compatibility::render())),
     ("reference", || Ok(reference::render())),
+    ("troubleshooting", || Ok(troubleshooting::render())),
     ("sample", || Ok(reference::sample())),
     ("man", shell::man),
     ("bash", shell::bash),
@@ -30,6 +32,12 @@ pub(crate) fn run_if_asked(args: &[OsString]) -> Option<Result<ExitStatus>> {
     let [_, command, rest @ ..] = args else { return None };
     if command != "docs" {
         return None;
+    }
+    if let [name, command] = rest
+        && name == "man"
+    {
+        let page = shell::man_of(&command.to_string_lossy());
+        return Some(page.and_then(|text| crate::print(&text)).map(|()| ExitStatus::SUCCESS));
     }
     let document = match rest {
         [name] => DOCUMENTS.iter().find(|(known, _)| name == known),
@@ -71,10 +79,10 @@ mod tests {
     /// To update them: `cargo run -- docs NAME > docs/NAME.md`.
     #[test]
     fn committed_documents_are_up_to_date() {
-        for name in ["compatibility", "reference"] {
-            let path = format!("{}/../docs/{name}.md", env!("CARGO_MANIFEST_DIR"));
+        for (name, folder) in [("compatibility", ""), ("reference", ""), ("troubleshooting", "guide/")] {
+            let path = format!("{}/../docs/{folder}{name}.md", env!("CARGO_MANIFEST_DIR"));
             let committed = std::fs::read_to_string(&path).unwrap();
-            assert!(committed == render(name).unwrap(), "docs/{name}.md is not what `rbr docs {name}` prints");
+            assert!(committed == render(name).unwrap(), "docs/{folder}{name}.md is not what `rbr docs {name}` prints");
         }
     }
 

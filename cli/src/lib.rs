@@ -5,6 +5,7 @@
 
 pub mod allocator;
 mod archive;
+mod collect;
 pub mod command;
 pub mod config;
 pub mod docs;
@@ -15,6 +16,7 @@ mod init;
 mod jobs;
 pub mod lifecycle;
 pub mod log;
+mod monitor_server;
 pub mod object_store;
 pub mod pg;
 pub mod progress;
@@ -23,9 +25,11 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
-mod server;
+#[doc(hidden)]
+pub mod server;
 pub mod sftp_store;
 mod summary;
+mod throttle;
 mod wal_command;
 
 use std::ffi::OsString;

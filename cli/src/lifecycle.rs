@@ -63,6 +63,7 @@ fn log_settings(config: &Config) -> LogSettings {
     // Log lines would make what a program reads from standard output unreadable
     let is_report = match config.command() {
         Command::Schedule => config.params().first().is_none_or(|word| word != "run"),
+        Command::Metrics => true,
         Command::TestRestore => config.find(opt::OUTPUT) == Some("json"),
         Command::Check => config.find(opt::DIAGNOSE) == Some("json") || summary::is_wanted(config),
         _ => summary::is_wanted(config),

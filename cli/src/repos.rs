@@ -16,7 +16,7 @@ use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
 use crate::config::{Config, opt};
-use crate::{cancel_token, object_store, remote, sftp_store};
+use crate::{cancel_token, object_store, remote, sftp_store, throttle};
 
 /// Opens the repository with this number.
 ///
@@ -72,6 +72,10 @@ pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
     let session = Session::new(stanza(config)?, repos)?
         .with_exec_id(config.get(opt::EXEC_ID)?)
         .with_cancel(cancel_token().clone());
+    let session = match throttle::limit(config) {
+        Some(limit) => session.with_rate_limit(limit),
+        None => session,
+    };
     // A command without locks does not know the option
     Ok(match config.find(opt::LOCK_PATH) {
         Some(path) => session.with_lock_path(path),

@@ -27,6 +27,7 @@ mod wal_copy;
 mod whole;
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use repo_format::archive_info::ArchiveInfo;
@@ -52,6 +53,7 @@ use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, info_files, manifest_store, reconstruct};
 use crate::session::Session;
 use crate::storage::WriteOptions;
+use crate::throttle::{Pace, RateLimit};
 use crate::{Result, info, log, warn};
 
 /// Makes a backup in the first repository of the session.
@@ -118,7 +120,12 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     }
     let begin = Begin { start: &start, timestamp, checksum_page, catalog_version: info.current().catalog_version };
     let draft = backup.plan(&mut source, &begin, prior, cancel)?;
-    let running = Running { lock: held.lock, progress: session.progress(), cancel };
+    let pace = match session.pace().limit() {
+        // A limit that applies only while there is too much to do
+        None if settings.ease.is_set() => &Pace::new(Arc::new(RateLimit::new(None))),
+        _ => session.pace(),
+    };
+    let running = Running { lock: held.lock, progress: session.progress(), pace, cancel };
     let Processed { mut manifest, page_errors } = backup.copy(&mut source, draft, running)?;
 
     source.ping(true)?;

@@ -24,6 +24,9 @@ pub struct CheckRequest {
     pub archive_timeout: Duration,
     /// Whether backups are to come from a standby, which should then exist.
     pub backup_standby: bool,
+    /// Whether this host reaches a repository itself, and not through a process on another host. Then the primary is to be
+    /// among the clusters.
+    pub reaches_repository: bool,
 }
 
 impl CheckRequest {
@@ -34,6 +37,7 @@ impl CheckRequest {
             archive: Some(ArchiveCheck { mode_check: true }),
             archive_timeout: Duration::from_secs(60),
             backup_standby: false,
+            reaches_repository: true,
         }
     }
 }
@@ -91,8 +95,8 @@ fn check(request: &CheckRequest, session: &Session, repos: &[Repo]) -> Result<(b
     request.pg.iter().try_for_each(|host| host.check_data_dir())?;
     match &found.standby {
         Some(standby) => {
-            // The primary's host writes a repository on this host, so the primary must be configured here
-            if found.primary.is_none() && (request.pg.len() > 1 || !repos.is_empty()) {
+            // The host of a standby alone has no repository of its own
+            if found.primary.is_none() && (request.pg.len() > 1 || request.reaches_repository) {
                 return Err(Error::new(ErrorCode::Config, "primary database not found")
                     .hint("check indexed pg-path/pg-host configurations"));
             }

@@ -36,6 +36,7 @@ pub mod stanza;
 pub mod storage;
 pub mod tcp;
 pub mod test_restore;
+pub mod throttle;
 pub mod time_zone;
 pub mod tls;
 pub mod users;

@@ -14,6 +14,7 @@ pub(crate) mod passfile;
 mod service;
 pub mod session;
 mod session_kind;
+pub(crate) mod statements;
 mod tls;
 
 pub use client::PgSettings;

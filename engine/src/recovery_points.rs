@@ -5,17 +5,17 @@ mod archive;
 mod scan;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use repo_format::archive_info::ArchiveCluster;
+use repo_format::archive_info::{ArchiveCluster, ArchiveInfo};
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::pg::wal::PgTime;
 use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
-use self::archive::{Listing, Run};
+use self::archive::{Listing, Run, Unusable};
 pub use self::scan::{CommitTimes, Removed, RemovedBy, WalFact, WalFactKind};
 use self::scan::{Scan, ScanRequest};
 use self::windows::BackupPoint;
@@ -110,10 +110,25 @@ pub struct TimelinePoints {
     pub parent: Option<(TimelineId, Lsn)>,
     /// First and last segment of the timeline in the archive.
     pub wal: Option<(WalSegment, WalSegment)>,
+    /// Segments that are missing between the first and the last one. Expire leaves some on purpose.
+    pub gaps: Vec<WalGap>,
     /// Ranges without a gap that a recovery to this timeline can reach, with those on its ancestors.
     pub windows: Vec<TimedWindow>,
     /// Backups on the way to this timeline that can't be recovered.
     pub unreachable: Vec<Unreachable>,
+}
+
+/// Successive segments of a timeline that are missing although there is WAL after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalGap {
+    /// The first segment.
+    pub first: WalSegment,
+    /// The last segment.
+    pub last: WalSegment,
+    /// Their number.
+    pub segments: u64,
+    /// Where the first one begins.
+    pub start: Lsn,
 }
 
 /// A window with the transactions in it.
@@ -213,6 +228,81 @@ pub(crate) fn reach(
     Ok(Reach { end, end_reason, segment_size: listing.segment_size })
 }
 
+/// What was found to be bad in a repository.
+pub(crate) struct BadContent<'a> {
+    /// Backups that can't be restored.
+    pub(crate) backups: &'a BTreeSet<BackupLabel>,
+    /// Segments that are invalid, by the name of their archive.
+    pub(crate) segments: &'a BTreeMap<String, Vec<WalSegment>>,
+}
+
+/// Lists the points that what is good in a repository allows to recover to.
+///
+/// # Errors
+/// An archive can't be listed, or a history can't be read.
+pub(crate) fn of_good(
+    repo: &Repo,
+    stanza: &Stanza,
+    infos: (&BackupInfo, &ArchiveInfo),
+    bad: &BadContent<'_>,
+) -> Result<Vec<ArchivePoints>> {
+    let (backup_info, archive_info) = infos;
+    let cipher = info_files::archive_cipher(archive_info);
+    let mut archives = Vec::new();
+    for cluster in &archive_info.history {
+        let mut backups = backups_of(backup_info, cluster, &|label| !bad.backups.contains(label))?;
+        let mut listing = Listing::read(repo, stanza, cluster.archive_id(), &cipher)?;
+        if backups.is_empty() && listing.runs.is_empty() {
+            continue;
+        }
+        let size = listing.segment_size;
+        for segment in bad.segments.get(&cluster.archive_id().to_string()).into_iter().flatten() {
+            let lsn = segment.start_lsn(size);
+            let damaged = Unusable::Damaged { lsn, text: "it is not what was archived".to_owned() };
+            listing.unusable.entry((segment.timeline, archive::number(lsn, size))).or_insert(damaged);
+        }
+        backups.sort_by_key(|backup| backup.stop_time);
+        archives.push(archive_points(cluster, &listing, &backups, None));
+    }
+    Ok(archives)
+}
+
+/// Returns the backups of a cluster that are wanted.
+///
+/// # Errors
+/// [`ErrorCode::Format`] if positions are missing or no positions.
+fn backups_of(
+    info: &BackupInfo,
+    cluster: &ArchiveCluster,
+    is_wanted: &dyn Fn(&BackupLabel) -> bool,
+) -> Result<Vec<BackupPoint>> {
+    let is_of_cluster = |pg_id: u32| {
+        let pg = info.history.iter().find(|pg| pg.id == pg_id);
+        pg.is_some_and(|pg| pg.system_id == cluster.system_id && pg.version == cluster.version)
+    };
+    let backups = info.backups.iter().filter(|(label, entry)| is_wanted(label) && is_of_cluster(entry.pg_id));
+    backups.map(|(label, entry)| BackupPoint::new(label, entry)).collect()
+}
+
+fn archive_points(
+    cluster: &ArchiveCluster,
+    listing: &Listing,
+    backups: &[BackupPoint],
+    scan: Option<&Scan>,
+) -> ArchivePoints {
+    let timelines = timelines(listing, backups);
+    let timelines = timelines.into_iter().map(|timeline| timeline_points(listing, timeline, backups, scan));
+    let offline = backups.iter().filter(|backup| backup.wal.is_none()).map(|backup| backup.label.clone()).collect();
+    ArchivePoints {
+        id: cluster.archive_id(),
+        system_id: cluster.system_id,
+        segment_size: listing.segment_size,
+        timelines: timelines.collect(),
+        offline,
+        scan: None,
+    }
+}
+
 /// What is needed to list the points of a repository.
 struct Collector<'a> {
     request: &'a RecoveryPointsRequest,
@@ -254,15 +344,8 @@ impl Collector<'_> {
 
     /// The backups of a cluster that the request is about.
     fn backups(&self, info: &BackupInfo, cluster: &ArchiveCluster) -> Result<Vec<BackupPoint>> {
-        let is_of_cluster = |pg_id: u32| {
-            let pg = info.history.iter().find(|pg| pg.id == pg_id);
-            pg.is_some_and(|pg| pg.system_id == cluster.system_id && pg.version == cluster.version)
-        };
-        let backups = info.backups.iter().filter(|(label, entry)| {
-            let is_wanted = self.request.set.as_ref().is_none_or(|set| label.to_string() == *set);
-            is_wanted && is_of_cluster(entry.pg_id)
-        });
-        backups.map(|(label, entry)| BackupPoint::new(label, entry)).collect()
+        let is_wanted = |label: &BackupLabel| self.request.set.as_ref().is_none_or(|set| label.to_string() == *set);
+        backups_of(info, cluster, &is_wanted)
     }
 
     fn archive(
@@ -279,18 +362,8 @@ impl Collector<'_> {
         // A recovery to an earlier time can't begin with a later backup
         let in_time = |backup: &&BackupPoint| self.range.until.is_none_or(|until| backup.stop_time <= until);
         let backups: Vec<BackupPoint> = backups.iter().filter(in_time).cloned().collect();
-        let timelines = timelines(&listing, &backups);
-        let timelines =
-            timelines.into_iter().map(|timeline| timeline_points(&listing, timeline, &backups, scan.as_ref()));
-        let offline = backups.iter().filter(|backup| backup.wal.is_none()).map(|backup| backup.label.clone()).collect();
-        Ok(ArchivePoints {
-            id: cluster.archive_id(),
-            system_id: cluster.system_id,
-            segment_size: listing.segment_size,
-            timelines: timelines.collect(),
-            offline,
-            scan: scan.map(|scan| self.scan_points(scan, &listing)),
-        })
+        let points = archive_points(cluster, &listing, &backups, scan.as_ref());
+        Ok(ArchivePoints { scan: scan.map(|scan| self.scan_points(scan, &listing)), ..points })
     }
 
     fn scan(
@@ -380,12 +453,23 @@ fn timeline_points(
     let runs = listing.runs.get(&timeline).map(Vec::as_slice).unwrap_or_default();
     let name = |number| archive::segment(timeline, number, listing.segment_size);
     let wal = runs.first().zip(runs.last()).map(|(first, last)| (name(first.first), name(last.last)));
+    let gaps = runs.iter().zip(runs.iter().skip(1)).filter_map(|(before, after)| {
+        let (first, last) = (before.last.checked_add(1)?, after.first.checked_sub(1)?);
+        let segments = last.checked_sub(first)?.saturating_add(1);
+        Some(WalGap {
+            first: name(first),
+            last: name(last),
+            segments,
+            start: archive::begin(first, listing.segment_size),
+        })
+    });
+    let gaps = gaps.collect();
     let (windows, unreachable) = windows::windows(listing, timeline, backups);
     let timed = |window: Window| {
         let commits = scan.map(|scan| commits(listing, &path, &window, &scan.segments));
         TimedWindow { window, commits }
     };
-    TimelinePoints { timeline, parent, wal, windows: windows.into_iter().map(timed).collect(), unreachable }
+    TimelinePoints { timeline, parent, wal, gaps, windows: windows.into_iter().map(timed).collect(), unreachable }
 }
 
 /// Returns the transactions in the segments of a window.

@@ -6,10 +6,12 @@
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
 mod connection;
+pub(crate) mod fuzzing;
 mod link;
 mod ping;
 mod process;
 mod reader;
+mod received;
 mod tls;
 
 use std::time::Duration;

@@ -22,6 +22,7 @@ pub(crate) mod fuzzing;
 mod handlers;
 mod hashes;
 mod locks;
+mod memory;
 mod pipes;
 mod read;
 mod stages;
@@ -36,7 +37,7 @@ use protocol::options::OptionValue;
 
 pub use self::connection::Server;
 pub use self::locks::ServedLocks;
-pub use self::pipes::{StandardInput, StandardOutput};
+pub use self::pipes::{StandardInput, StandardOutput, end_with_client};
 use crate::pg::PgSettings;
 use crate::storage::OpenStorage;
 use crate::{CancelToken, Result, Stanza};

@@ -35,6 +35,8 @@ use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
 use crate::repo::RepoSettings;
+use crate::storage::paced::Paced;
+use crate::throttle::{Pace, RateLimit};
 use crate::{CancelToken, Cipher, Error, ErrorCode, Repo, Result};
 
 /// The directory of lock files, as in pgBackRest.
@@ -51,6 +53,7 @@ pub struct Session {
     /// The identity for claims.
     claimant: Claimant,
     progress: Arc<dyn Progress>,
+    pace: Pace,
     cancel: CancelToken,
 }
 
@@ -119,6 +122,7 @@ impl Session {
             claimant: Claimant::this_process(&exec_id),
             exec_id,
             progress: Arc::new(NoProgress),
+            pace: Pace::FREE,
             cancel: CancelToken::new(),
         })
     }
@@ -146,6 +150,13 @@ impl Session {
     #[must_use]
     pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
         Session { progress, ..self }
+    }
+
+    /// Limits the rate of commands. A backup reads no more of the cluster, before compression; if the cluster is on
+    /// another host, no more arrives from it. A restore and verify read no more from the repository.
+    #[must_use]
+    pub fn with_rate_limit(self, limit: Arc<RateLimit>) -> Self {
+        Session { pace: Pace::new(limit), ..self }
     }
 
     /// Ends commands when this token is cancelled.
@@ -179,6 +190,15 @@ impl Session {
 
     pub(crate) fn cancel_token(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Returns a repository from which a command reads no more than the rate allows.
+    fn paced(&self, repo: Repo) -> Repo {
+        Repo { storage: Paced::wrap(Arc::clone(&repo.storage), &self.pace, &self.cancel), ..repo }
     }
 
     pub(crate) fn progress(&self) -> &dyn Progress {

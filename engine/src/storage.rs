@@ -17,6 +17,7 @@ pub mod network;
 pub mod object;
 pub mod on_turn;
 pub(crate) mod open;
+pub(crate) mod paced;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub mod posix;

@@ -9,7 +9,9 @@ mod contents;
 mod facts;
 mod file;
 mod info_file;
+mod memory;
 mod parts;
+mod passes;
 mod plan;
 mod repair;
 mod report;
@@ -28,10 +30,12 @@ use repo_format::layout::{self, Stanza};
 
 pub use self::file::FileFault;
 use self::info_file::{FilePair, LoadedPair, Retry, Unusable};
+pub use self::memory::{ReadAmount, ReadFigures};
 use self::repair::{HalfWhole, PairKind};
 pub use self::report::{ArchiveResult, BackupResult, BackupStatus, SegmentRun};
 pub use self::request::{VerifyRequest, VerifySummary};
 pub use self::unread::Unread;
+use crate::recovery_points::ArchivePoints;
 use crate::repo::{formats, info_files};
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
@@ -57,6 +61,8 @@ struct VerifyFindings {
     half_whole: Vec<HalfWhole>,
     unread: Unread,
     first_faults: Vec<String>,
+    figures: Option<ReadFigures>,
+    points: Option<Vec<ArchivePoints>>,
     archives: Vec<ArchiveResult>,
     backups: Vec<BackupResult>,
 }
@@ -117,8 +123,22 @@ impl InfoFiles {
 pub(crate) fn run(request: &VerifyRequest, session: &Session, repo: &Repo) -> Result<VerifySummary> {
     let task = VerifyTask { request, session, repo, crew: request.crew() };
     let (verified, warnings, duration) = log::observe(|| task.run())?;
-    let Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups } = verified;
-    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, archives, backups, warnings, duration })
+    let Verified { text, errors, half_whole, failure, unread, first_faults, figures, points, archives, backups } =
+        verified;
+    Ok(VerifySummary {
+        text,
+        errors,
+        half_whole,
+        failure,
+        unread,
+        first_faults,
+        archives,
+        backups,
+        figures,
+        points,
+        warnings,
+        duration,
+    })
 }
 
 /// The outcome of a run, as in [`VerifySummary`].
@@ -129,6 +149,8 @@ struct Verified {
     failure: Option<Error>,
     unread: Unread,
     first_faults: Vec<String>,
+    figures: Option<ReadFigures>,
+    points: Option<Vec<ArchivePoints>>,
     archives: Vec<ArchiveResult>,
     backups: Vec<BackupResult>,
 }
@@ -147,6 +169,8 @@ impl Verified {
             failure: None,
             unread,
             first_faults: Vec::new(),
+            figures: None,
+            points: None,
             archives: Vec::new(),
             backups: Vec::new(),
         }
@@ -176,14 +200,14 @@ impl VerifyTask<'_> {
         half_whole.extend(findings.half_whole);
         let (half_whole, failure) = self.settle_half_whole(&half_whole, &manifest_cipher);
 
-        let VerifyFindings { errors, unread, first_faults, archives, backups, .. } = findings;
+        let VerifyFindings { errors, unread, first_faults, figures, points, archives, backups, .. } = findings;
         let mut text = String::new();
         if self.request.verbose || errors > 0 {
             let status = if errors > 0 { "error" } else { "ok" };
             text = format!("stanza: {stanza}\nstatus: {status}{}", findings.text);
             info!("{text}");
         }
-        Ok(Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups })
+        Ok(Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups, figures, points })
     }
 
     fn retry(&self) -> Retry<'_> {

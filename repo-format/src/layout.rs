@@ -331,6 +331,11 @@ pub fn proof_file(stanza: &Stanza, label: &BackupLabel, name: &str) -> Result<Re
     proof_backup(stanza, label).join(name)
 }
 
+/// `proof/<stanza>/verified`: what verify has read and when. No backup has this label.
+pub fn proof_verified(stanza: &Stanza) -> RepoPath {
+    RepoPath(format!("{PROOF}/{stanza}/verified"))
+}
+
 /// Checks that `name` is a single path component.
 fn check_component(name: &str) -> Result<()> {
     if name.contains('/') {

@@ -73,6 +73,8 @@ impl Random {
             // Summaries are our own
             let prints_summary = decl.own_commands.has(command) || command == cli::Command::Verify;
             let unwanted = unwanted || decl.name == "output" && prints_summary;
+            // Only a repair has it, which is our own
+            let unwanted = unwanted || decl.name == "lock-path" && command == cli::Command::Verify;
             if !unwanted && (decl.commands.has(command) || self.chance(1)) {
                 return decl;
             }

@@ -1,8 +1,8 @@
-//! A relay for TCP connections on loopback that can be cut, and that can delay what it carries.
+//! A relay for TCP connections on loopback that can be cut.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,28 +11,48 @@ use std::time::{Duration, Instant};
 
 /// Bytes that are passed on at once.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Pieces that are on their way in one direction.
-const PIECES_MAX: usize = 1024;
+
+/// Blocks that are on their way at a time.
+const UNDERWAY_MAX: usize = 256;
+/// How long it takes until a lost packet is sent again.
+const RESENT_AFTER: Duration = Duration::from_millis(200);
+
+/// What is between the two sides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    /// How long each way takes.
+    pub delay: Duration,
+    /// One of so many blocks is lost and sent again; 0 for none.
+    pub one_lost_of: u64,
+}
 
 /// A running relay. It ends with its connections when the value is dropped.
 pub struct Passage {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    listener: TcpListener,
     accepting: Option<JoinHandle<()>>,
+}
+
+/// Writes blocks, none before its time.
+fn deliver(blocks: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream) {
+    for (due, block) in blocks {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if to.write_all(&block).is_err() {
+            return;
+        }
+    }
 }
 
 /// What the threads of a relay share.
 struct Shared {
     target: u16,
+    link: Link,
+    blocks: AtomicU64,
     stopping: AtomicBool,
     closed: AtomicBool,
     cuts: AtomicU64,
     /// The number of bytes, over all connections and both directions, before each of the next cuts.
     plan: Mutex<VecDeque<u64>>,
-    /// How long each piece is on its way, in either direction.
-    delay: Duration,
-    /// The number of connections so far.
-    connections: AtomicU64,
     /// Both sockets of every connection.
     open: Mutex<HashMap<u64, [TcpStream; 2]>>,
 }
@@ -44,32 +64,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Passage {
     /// A passage to a port of this machine.
     pub fn start(target: u16) -> Self {
-        Self::start_slow(target, Duration::ZERO)
+        Self::start_with("127.0.0.1", target, Link::default())
     }
 
-    /// A passage in which every piece is on its way for this time, in either direction. Connecting takes no longer.
-    pub fn start_slow(target: u16, delay: Duration) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("port of the passage");
-        let address = listener.local_addr().expect("address of the passage");
+    /// A passage from an address of this host, or of the namespace that the thread is in, with a link like this.
+    pub fn start_with(address: &str, target: u16, link: Link) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("port of the passage");
         let shared = Arc::new(Shared {
             target,
+            link,
+            blocks: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
             plan: Mutex::default(),
-            delay,
-            connections: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let accepting = {
-            let shared = Arc::clone(&shared);
+            let (shared, listener) = (Arc::clone(&shared), listener.try_clone().expect("clone"));
             std::thread::spawn(move || shared.accept(&listener))
         };
-        Self { shared, address, accepting: Some(accepting) }
+        Self { shared, listener, accepting: Some(accepting) }
     }
 
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.listener.local_addr().expect("address of the passage").port()
     }
 
     /// Cuts a connection when it carries the byte after the first number of bytes, then after as many as the second
@@ -90,11 +109,6 @@ impl Passage {
         self.shared.closed.store(closed, Ordering::SeqCst);
     }
 
-    /// Returns how many connections there have been.
-    pub fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::SeqCst)
-    }
-
     /// Returns how many connections have been cut.
     pub fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
@@ -105,7 +119,7 @@ impl Drop for Passage {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // Wakes the accepting thread
-        let _ = TcpStream::connect(self.address);
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
@@ -133,7 +147,6 @@ impl Shared {
         server.set_nodelay(true)?;
         let ways = [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
         lock(&self.open).insert(number, [client, server]);
-        self.connections.fetch_add(1, Ordering::SeqCst);
         for (from, to) in ways {
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
@@ -144,22 +157,24 @@ impl Shared {
         Ok(())
     }
 
-    fn carry(&self, from: TcpStream, to: &TcpStream) -> io::Result<()> {
-        if self.delay.is_zero() {
-            let mut to = to;
-            return self.each_piece(from, |piece| to.write_all(piece));
+    fn carry(&self, from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        if self.link.delay.is_zero() {
+            return self.read(from, |block| to.write_all(&block));
         }
-        let (sender, receiver) = sync_channel(PIECES_MAX);
+        let (sender, receiver) = sync_channel(UNDERWAY_MAX);
         std::thread::scope(|scope| {
             scope.spawn(move || deliver(&receiver, to));
-            self.each_piece(from, |piece| {
-                let sent = sender.send((Instant::now() + self.delay, piece.to_vec()));
-                sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            self.read(from, move |block| {
+                let is_lost = self.link.one_lost_of > 0
+                    && self.blocks.fetch_add(1, Ordering::Relaxed) % self.link.one_lost_of == self.link.one_lost_of - 1;
+                let delay = if is_lost { self.link.delay + RESENT_AFTER } else { self.link.delay };
+                sender.send((Instant::now() + delay, block)).map_err(io::Error::other)
             })
         })
     }
 
-    fn each_piece(&self, mut from: TcpStream, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// Reads blocks until the end or a cut.
+    fn read(&self, mut from: TcpStream, mut pass: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let size = from.read(&mut buffer)?;
@@ -170,7 +185,7 @@ impl Shared {
                 self.cuts.fetch_add(1, Ordering::SeqCst);
                 return Ok(());
             }
-            pass(&buffer[..size])?;
+            pass(buffer[..size].to_vec())?;
         }
     }
 
@@ -191,16 +206,6 @@ impl Shared {
         let sockets = lock(&self.open).remove(&number);
         for socket in sockets.iter().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Passes pieces on when they are due.
-fn deliver(pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream) {
-    for (due, piece) in pieces {
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        if to.write_all(&piece).is_err() {
-            return;
         }
     }
 }

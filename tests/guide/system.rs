@@ -2,43 +2,59 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
-use crate::env::{Space, Weed, oracles, weed};
+use super::programs::{self, Places};
+use super::servers::Servers;
+use crate::env::{Space, oracles};
 
 /// The PostgreSQL version of the guide.
 const VERSION: u32 = 17;
 /// The folders of the guide, which are below the temporary folder.
-const FOLDERS: [&str; 6] =
-    ["/etc/pgbackrest", "/etc/ssl/s3", "/var/lib/pgbackrest", "/var/log/pgbackrest", "/var/lib/postgresql", "/srv"];
+const FOLDERS: [&str; 9] = [
+    "/etc/pgbackrest",
+    "/etc/ssl/s3",
+    "/etc/rbr",
+    "/var/lib/pgbackrest",
+    "/var/lib/rbr",
+    "/var/log/pgbackrest",
+    "/var/spool/pgbackrest",
+    "/var/lib/postgresql",
+    "/srv",
+];
+/// The folders that the second host has of its own.
+const FOLDERS_OF_HOST: [&str; 3] = ["/etc/pgbackrest", "/etc/rbr", "/var/log/pgbackrest"];
 /// The data directory of the guide's cluster.
 const DATA: &str = "/var/lib/postgresql/17/main";
 
 /// A folder with a cluster and the programs that the guide calls.
 pub struct System {
     space: Space,
-    s3: Option<Weed>,
+    servers: Servers,
 }
 
 impl System {
-    /// Prepares what a page needs: `cluster` for a running server that archives nothing, `s3` for a bucket,
-    /// `pgbackrest` for the real program. Returns `None` if an oracle is missing.
+    /// Prepares what a page needs: `cluster` for a running server that archives nothing, `nothing-written` for a host
+    /// without the directories of the package, `pgbackrest` for the real program, and the servers of [`Servers`].
+    /// Returns `None` if an oracle is missing.
     pub fn start(needs: &[String]) -> Option<Self> {
         let oracles = oracles(&[VERSION])?;
         let space = Space::new();
-        for folder in FOLDERS.iter().chain(&["/run", "/log", DATA]) {
+        let of_host = FOLDERS_OF_HOST.map(|folder| format!("/backup{folder}"));
+        for folder in FOLDERS.iter().copied().chain(["/run", "/log", DATA]).chain(of_host.iter().map(String::as_str)) {
             // Each level belongs to the test user
             let levels = folder.match_indices('/').skip(1).map(|(end, _)| &folder[1..end]);
             levels.chain([&folder[1..]]).for_each(|level| drop(space.folder(level)));
         }
-        let s3 = match needs.iter().any(|need| need == "s3") {
-            true => Some(Weed::start()?),
-            false => None,
-        };
-        let system = Self { space, s3 };
-        let server = &oracles.postgres[&VERSION];
+        let servers = Servers::start(needs)?;
+        servers.write_programs(&space);
+        let system = Self { space, servers };
         let client = oracles.client("psql");
-        system.write_programs(server, client.parent().expect("folder of psql"));
+        programs::write(&Places {
+            space: &system.space,
+            server: &oracles.postgres[&VERSION],
+            client: client.parent().expect("folder of psql"),
+            data: &system.inside(DATA),
+        });
         if needs.iter().any(|need| need == "pgbackrest") {
             std::os::unix::fs::symlink(&oracles.pgbackrest, system.space.path("bin/pgbackrest")).expect("link");
         }
@@ -56,69 +72,52 @@ impl System {
         Some(system)
     }
 
-    /// Programs that stand for those of a system: `systemctl` runs the cluster, `sudo` changes nothing.
-    fn write_programs(&self, server: &Path, client: &Path) {
-        let (space, server) = (&self.space, server.display());
-        let log = space.text("log/postgresql.log");
-        let socket = space.text("run");
-        space.write_program("bin/sudo", "#!/bin/sh\nexec \"$@\"\n");
-        space.write_program(
-            "bin/systemctl",
-            &format!(
-                "#!/bin/sh -e
-                case \"$2\" in postgresql | postgresql@17-main) ;; *) echo \"no service $2\" >&2; exit 1 ;; esac
-                case \"$1\" in start | stop | restart | reload) ;; *) exit 1 ;; esac
-                wait=-w; [ \"$1\" = reload ] && wait=
-                {server}/pg_ctl \"$1\" -D {} -l {log} $wait -s -t 60 ||
-                    {{ tail -n 30 {log} >&2; exit 1; }}\n",
-                self.inside(DATA)
-            ),
-        );
-        // The programs of the server come first, for initdb
-        space.write(
-            "bin/environment",
-            format!(
-                "export PATH={}:{server}:{}:$PATH PGHOST={socket} PGUSER=postgres PGDATABASE=postgres\n\
-                 export PGBACKREST_CONFIG={} PGBACKREST_LOG_PATH={} PGBACKREST_LOCK_PATH={} PGBACKREST_PG1_SOCKET_PATH={socket}\n",
-                space.text("bin"),
-                client.display(),
-                self.inside("/etc/pgbackrest/pgbackrest.conf"),
-                self.inside("/var/log/pgbackrest"),
-                space.text("lock"),
-            ),
-        );
-    }
-
-    /// Replaces the guide's paths and hosts by those of this system.
-    fn inside(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+    /// Replaces the guide's paths and hosts by those of this system. `on` is the folder of the host.
+    fn inside_on(&self, on: &str, text: &str) -> String {
+        // The server's programs are in PATH
+        let text = text.replace("/usr/lib/postgresql/17/bin/", "").replace("/usr/bin/rbr", &self.space.text("bin/rbr"));
+        // A server of the guide is reached through its socket
+        let text = text.replace("'host=db.example.com", &format!("'host={}", self.space.text("run")));
+        let mut text = self.servers.inside(text).replace("/var/run/postgresql", &self.space.text("run"));
         for folder in FOLDERS {
-            text = text.replace(folder, &self.space.text(&folder[1..]));
-        }
-        if let Some(s3) = &self.s3 {
-            let (key, secret) = weed::KEY;
-            text = text
-                .replace("s3.eu-central-1.amazonaws.com", "127.0.0.1")
-                .replace("repo1-s3-region=eu-central-1", &format!(
-                    "repo1-s3-region=us-east-1\nrepo1-s3-uri-style=path\nrepo1-storage-port={}\nrepo1-storage-ca-file={}",
-                    s3.port(),
-                    s3.file("tls/ca.crt").display()
-                ))
-                .replace("example-backups", weed::BUCKET)
-                .replace("AKIAIOSFODNN7EXAMPLE", key)
-                .replace("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", secret);
+            let host = if FOLDERS_OF_HOST.contains(&folder) { on } else { "" };
+            text = text.replace(folder, &self.space.text(&format!("{host}{}", &folder[1..])));
         }
         text
     }
 
-    /// The opposite of [`System::inside`] for paths.
+    fn inside(&self, text: &str) -> String {
+        self.inside_on("", text)
+    }
+
+    /// The opposite of [`System::inside`] for paths. Options that only this system needs are left out.
     fn outside(&self, text: &str) -> String {
-        text.replace(&format!("{}/", self.space.text("").trim_end_matches('/')), "/")
+        let text = text
+            .replace(&format!("--config={} ", self.inside("/etc/pgbackrest/pgbackrest.conf")), "")
+            .replace(&format!("{}:", self.space.text("lock")), "/tmp/pgbackrest:")
+            .replace(&self.space.text("bin/rbr"), "/usr/bin/rbr");
+        let is_of_system = |line: &&str| {
+            let line = line.trim();
+            ["pg1-socket-path=", "log-path=", "lock-path="].iter().any(|option| line.starts_with(option))
+        };
+        let text: String = text.split_inclusive('\n').filter(|line| !is_of_system(line)).collect();
+        text.replace(&self.space.text("run"), "/var/run/postgresql")
+            .replace(&format!("{}/", self.space.text("").trim_end_matches('/')), "/")
+    }
+
+    /// Returns the host that the first line of commands names (`# on NAME`), and the folder with its files.
+    fn host(commands: &str) -> (&str, String) {
+        match commands.lines().next().and_then(|line| line.strip_prefix("# on ")) {
+            Some("db") | None => ("db", String::new()),
+            Some(name) => (name, format!("{name}/")),
+        }
     }
 
     /// Runs commands in a shell and returns what they print. They must succeed.
     pub fn shell(&self, commands: &str, place: &str) -> String {
-        let script = format!("set -euo pipefail\n. {}\n{}", self.space.text("bin/environment"), self.inside(commands));
+        let (host, folder) = Self::host(commands);
+        let environment = self.space.text(&format!("environment/{host}"));
+        let script = format!("set -euo pipefail\n. {environment}\n{}", self.inside_on(&folder, commands));
         let run = self.space.run("bash", &["-c", &format!("{{ {script}\n}} 2>&1")]);
         assert!(run.code == 0, "{place}:\n{commands}\n{}", run.describe());
         self.outside(&run.stdout)
@@ -132,18 +131,31 @@ impl System {
             "postgresql.conf" => (format!("{DATA}/postgresql.conf"), true),
             _ => (name.to_owned(), false),
         };
-        let path = self.inside(&path);
+        // A file of another host is HOST:PATH
+        let (folder, path) = match path.split_once(':') {
+            Some((host, path)) => (format!("{host}/"), path.to_owned()),
+            None => (String::new(), path),
+        };
+        let path = self.inside_on(&folder, &path);
         let before = if adds { fs::read_to_string(&path).expect("postgresql.conf") } else { String::new() };
         let name = path.strip_prefix(&self.space.text("")).expect("a path of the guide").trim_start_matches('/');
-        let path = self.space.write(name, format!("{before}{}", self.inside(rest)));
+        let path = self.space.write(name, format!("{before}{}", self.inside_on(&folder, rest)));
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("chmod");
     }
 }
 
 impl Drop for System {
     fn drop(&mut self) {
-        let stop = format!("[ ! -e {DATA}/postmaster.pid ] || pg_ctl stop -D {DATA} -m immediate -s");
-        let script = format!(". {}\n{}", self.space.text("bin/environment"), self.inside(&stop));
+        // Processes that the page has started: services, and clusters in other directories
+        let stop = format!(
+            "for pid in {run}/*.pid; do [ ! -e $pid ] || kill $(cat $pid) || true; done
+             for file in $(find {root}/var {root}/srv -maxdepth 5 -name postmaster.pid); do
+                 pg_ctl stop -D ${{file%/postmaster.pid}} -m immediate -s || true
+             done",
+            run = self.space.text("run"),
+            root = self.space.text("").trim_end_matches('/'),
+        );
+        let script = format!(". {}\n{stop}", self.space.text("environment/db"));
         self.space.run("bash", &["-c", &script]);
     }
 }

@@ -10,14 +10,14 @@ use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, Weed};
 type Row = (String, usize, usize);
 
 /// Returns how many more requests than pgBackRest a command may send, for claims (which keep two hosts apart), for the
-/// copies of info files, for the remains of interrupted backups, and for proofs of recovery.
+/// copies of info files, for the remains of interrupted backups, for proofs of recovery, and for what verify remembers.
 fn more_max(command: &str) -> usize {
     match command {
         "backup full" | "backup incr" => 14,
         "expire" | "expire nothing" => 8,
         "info" => 1,
         "check" => 2,
-        "verify" => 4,
+        "verify" => 5,
         // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
         _ => 0,

@@ -52,6 +52,28 @@ fn rubbish_and_silence_cost_little_and_others_are_served() {
 }
 
 #[test]
+fn look_whether_the_port_is_open_leaves_no_line_in_the_log() {
+    let Some(mut hosts) = Hosts::start(RBR) else { return };
+    let before = hosts.server.log();
+    for _ in 0..5 {
+        drop(connect(&hosts));
+        let half = connect(&hosts);
+        half.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        assert_eq!((&half).read(&mut [0; 16]).expect("end"), 0);
+    }
+    // What is no look is still an error
+    connect(&hosts).write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
+    let end = Instant::now() + Duration::from_secs(20);
+    while !hosts.server.log().contains("ERROR") {
+        assert!(Instant::now() < end && hosts.server.is_running(), "{}", hosts.server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = hosts.server.log();
+    assert_eq!(log.matches("ERROR").count(), before.matches("ERROR").count() + 1, "{log}");
+    hosts.rbr(&["stanza-create"]).success();
+}
+
+#[test]
 fn client_that_disappears_leaves_no_process_and_no_lock() {
     let Some(hosts) = Hosts::start(RBR) else { return };
     hosts.rbr(&["stanza-create"]).success();

@@ -12,7 +12,7 @@ use crate::config::{Command, Config, Source, opt};
 use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
 use crate::render::summary_json;
-use crate::{command, lifecycle, pg, repos, summary};
+use crate::{command, lifecycle, pg, repos, summary, throttle};
 
 /// Bytes of a block checksum at least and at most.
 const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
@@ -74,6 +74,7 @@ fn request(config: &Config, key: u32) -> Result<BackupRequest> {
         manifest_save_threshold: config.get(opt::MANIFEST_SAVE_THRESHOLD)?,
         job_retry: small(config.get(opt::JOB_RETRY)?),
         job_retry_interval: config.get(opt::JOB_RETRY_INTERVAL)?,
+        ease: throttle::ease(config)?,
     })
 }
 

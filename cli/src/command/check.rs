@@ -57,6 +57,7 @@ fn request(config: &Config) -> Result<CheckRequest> {
         archive: pg::archive_check(config),
         archive_timeout: config.get(opt::ARCHIVE_TIMEOUT)?,
         backup_standby: config.get(opt::BACKUP_STANDBY)? != "n",
+        reaches_repository: config.repo_keys().iter().any(|key| config.find_at(opt::REPO_HOST, *key).is_none()),
     })
 }
 

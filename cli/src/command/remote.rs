@@ -1,7 +1,7 @@
 //! The role `remote`: serves this host's repository or data directory to a command on another host.
 
 use engine::Result;
-use engine::serve::Server;
+use engine::serve::{Server, end_with_client};
 
 use crate::config::Config;
 use crate::exit::ExitStatus;
@@ -14,6 +14,7 @@ use crate::{cancel_token, serve};
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let served = serve::served(config, cancel_token())?;
     let (input, output) = serve::standard_streams(config)?;
+    end_with_client(cancel_token().clone())?;
     Server::greet(input, output)?.serve(served)?;
     Ok(ExitStatus::SUCCESS)
 }

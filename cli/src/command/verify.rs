@@ -6,7 +6,7 @@ use engine::{Error, ErrorCode, Result};
 use crate::config::{Config, opt};
 use crate::exit::ExitStatus;
 use crate::render::control::visible_text;
-use crate::render::summary_json;
+use crate::render::{summary_json, verify_text};
 use crate::repos;
 
 /// Checks the repository and prints the report. By default the exit status does not depend on the result.
@@ -22,10 +22,19 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("the locks of that host would not be held: run verify there."));
     }
-    let mut summary = repos::session(config, &[key])?.verify(&request)?;
+    if request.remembers() && request.set.is_some() {
+        let text = "options 'older-than', 'max-bytes' and 'max-time' are not valid with option 'set'";
+        return Err(Error::new(ErrorCode::OptionInvalid, text).hint("verify reads everything of a set."));
+    }
+    let session = repos::session(config, &[key])?;
+    let mut summary = session.verify(&request)?;
     crate::summary::add("verify", || summary_json::verify(&summary));
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
         crate::print(&format!("{}\n", visible_text(&summary.text)))?;
+    }
+    if request.remembers() && config.find(opt::OUTPUT) == Some("text") {
+        let status = summary.text.is_empty().then(|| session.stanza());
+        crate::print(&verify_text::render(status, &summary, engine::time_zone::local()))?;
     }
     if let Some(error) = summary.failure.take() {
         return Err(error.context("unable to repair"));
@@ -37,15 +46,21 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 }
 
 fn request(config: &Config) -> Result<VerifyRequest> {
-    Ok(VerifyRequest {
+    let request = VerifyRequest {
         set: config.find(opt::SET).map(ToOwned::to_owned),
         verbose: config.find(opt::VERBOSE).unwrap_or(false),
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         repair: config.get(opt::REPAIR)?,
+        older_than: config.find(opt::OLDER_THAN),
+        max_bytes: config.find(opt::MAX_BYTES),
+        max_time: config.find(opt::MAX_TIME),
+        points: false,
         process_max: u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1),
         job_retry: config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0),
         job_retry_interval: config.find(opt::JOB_RETRY_INTERVAL).unwrap_or_default(),
-    })
+    };
+    let is_json = config.find(opt::OUTPUT) == Some("json");
+    Ok(VerifyRequest { points: request.remembers() || is_json, ..request })
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub enum Command {
     Daemon,
     Schedule,
     Init,
+    Metrics,
 }
 
 /// The role of a process of a command.

@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 28] = [
+pub static COMMANDS: [CommandDecl; 29] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -279,7 +279,8 @@ pub static COMMANDS: [CommandDecl; 28] = [
             removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
             archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
             backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
-            PostgreSQL refuses root, so run it as another user that can read the repository.",
+            PostgreSQL refuses root, so run it as another user that can read the repository. The kernel must be able to \
+            confine the server to the scratch directory: Linux 5.13 or later with Landlock.",
         ..BASE
     },
     CommandDecl {
@@ -341,6 +342,19 @@ pub static COMMANDS: [CommandDecl; 28] = [
             the cluster and runs the commands as this user.\n\n\
             The exit status is 0 if everything is done and the check succeeded, and 1 if something is left to do, which the \
             output tells.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Metrics,
+        name: "metrics",
+        quiet: true,
+        own: true,
+        summary: "Print metrics for Prometheus.",
+        detail: "Looks at the repositories and clusters of all stanzas of the configuration and at the jobs of the daemon, \
+            and prints metrics in the text format of Prometheus and OpenMetrics, among them all those of \
+            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. The \
+            daemon does the same at intervals and serves the result. What can't be reached is a value of a metric and no \
+            error.",
         ..BASE
     },
 ];

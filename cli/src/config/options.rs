@@ -19,10 +19,11 @@ mod repo_s3;
 mod repo_store;
 mod restore;
 mod server;
+mod throttle;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Init, Manifest, RecoveryPoints, Restore, Schedule, Server,
-    ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Init, Manifest, Metrics, RecoveryPoints, Restore, Schedule,
+    Server, ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
 
@@ -47,6 +48,7 @@ pub mod opt {
     pub use super::repo_store::*;
     pub use super::restore::*;
     pub use super::server::*;
+    pub use super::throttle::*;
 }
 
 /// Every command but help and version.
@@ -62,7 +64,7 @@ const EVERY: CommandSet = {
 /// Commands that read or write data.
 const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
 /// Commands that access a repository.
-const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Schedule, Server, ServerPing]);
+const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Metrics, Schedule, Server, ServerPing]);
 /// Commands that may access a repository on another host.
 const WITH_REPO_HOST: CommandSet = STANZA_AND_REPO.without(&[Init]);
 /// Commands that use workers.
@@ -77,7 +79,7 @@ const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDele
 /// Protocols to another host.
 const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
 
-const TABLES: [&[&OptionDecl]; 19] = [
+const TABLES: [&[&OptionDecl]; 20] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
@@ -97,6 +99,7 @@ const TABLES: [&[&OptionDecl]; 19] = [
     repo_store::TABLE,
     restore::TABLE,
     server::TABLE,
+    throttle::TABLE,
 ];
 
 /// The number of options.

@@ -3,6 +3,8 @@
 //! pgBackRest passes over them. Their keys are `schedule` and `command`, options of the command, and options of the daemon
 //! for this schedule.
 
+use std::path::Path;
+
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::{Command, OptionDecl, Role, ValueKind};
@@ -127,6 +129,16 @@ impl Config {
         self.with_section(Command::Backup, stanza, &[])
     }
 
+    /// Returns the configuration of a command on the stanza, ready for use.
+    ///
+    /// # Errors
+    /// The same as [`Config::resolve`].
+    pub fn for_stanza(&self, command: Command, stanza: &str) -> Result<Config> {
+        let mut config = self.with_section(command, stanza, &[])?;
+        config.adjust()?;
+        Ok(config)
+    }
+
     /// Returns the files and directories that the configuration is read from, whether or not they exist.
     pub fn config_paths(&self) -> Vec<std::path::PathBuf> {
         file::paths(self)
@@ -219,6 +231,25 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns the arguments with which the daemon starts the process that collects metrics, the command last. It writes
+    /// to this directory.
+    pub fn collector_arguments(&self, path: &Path) -> Vec<String> {
+        let text = |text: String| Replacement::Text(text);
+        let replace = [
+            (opt::MONITOR_PATH.decl().name, text(path.display().to_string())),
+            // What could not be collected is in the result
+            (opt::LOG_LEVEL_CONSOLE.decl().name, text("off".to_owned())),
+            (opt::LOG_LEVEL_STDERR.decl().name, text("error".to_owned())),
+            (OF_PROCESS[0], Replacement::Omit),
+            (OF_PROCESS[1], Replacement::Omit),
+        ];
+        let target =
+            ExecTarget { command: Command::Metrics, role: Role::Main, replace: &replace, local: true, quote: false };
+        self.options_for_exec(&target)
+    }
+}
+
 fn read_section(ini: &Ini, section: &str) -> Result<SectionContent> {
     let mut words: [Option<String>; 2] = [None, None];
     let mut shown = Vec::new();
@@ -281,7 +312,18 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
         return Err(invalid(format!("option '{shown}' cannot be negated or reset in a section")));
     }
     let decl = ALL[found.option];
-    let of_all = [opt::JOB_MAX.decl().name, opt::STATE_PATH.decl().name];
+    let of_all = [
+        opt::JOB_MAX.decl().name,
+        opt::METRICS_DATABASES.decl().name,
+        opt::METRICS_FILE.decl().name,
+        opt::MONITOR_ADDRESS.decl().name,
+        opt::MONITOR_INTERVAL.decl().name,
+        opt::MONITOR_TLS_CA_FILE.decl().name,
+        opt::MONITOR_TLS_CERT_FILE.decl().name,
+        opt::MONITOR_TLS_KEY_FILE.decl().name,
+        opt::MONITOR_TOKEN_FILE.decl().name,
+        opt::STATE_PATH.decl().name,
+    ];
     if of_all.contains(&decl.name) {
         return Err(invalid(format!("option '{shown}' is for all schedules")).hint("set it in [global:daemon]."));
     }

@@ -349,6 +349,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
+        "A backup can begin directly after a standby was promoted. pgBackRest fails [058] until PostgreSQL has made its next checkpoint.",
+    ),
+    (
+        "backup",
         "A tablespace that is created or dropped while the data directory is listed does not end the backup. The server is asked again.",
     ),
     (
@@ -367,6 +371,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "annotate, backup, check, expire, restore, stanza-create, stanza-delete, stanza-upgrade, verify",
         "`--output=json` prints a summary, also after an error. It is an option of the command line only. pgBackRest refuses it [031, for `verify` 032].",
+    ),
+    (
+        "backup, restore, verify",
+        "`--max-rate`, `--max-rate-file`, `--max-load` and `--max-replica-lag` limit the rate. pgBackRest does not have them.",
     ),
     ("all", "`--log-format=json` writes log lines as JSON. pgBackRest does not have the option."),
     (

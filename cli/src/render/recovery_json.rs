@@ -39,7 +39,7 @@ fn render_repo(repo: &RepoPoints, zone: &TimeZone) -> String {
     })
 }
 
-fn render_archive(archive: &ArchivePoints, zone: &TimeZone) -> String {
+pub(super) fn render_archive(archive: &ArchivePoints, zone: &TimeZone) -> String {
     object(|json| {
         json.plain("id", archive.id);
         json.raw("offline-backup", &strings(&archive.offline));

@@ -37,6 +37,16 @@ pub fn render(stanza: &Stanza, repos: &[RepoPoints], zone: &TimeZone) -> String 
 
 fn render_archive(out: &mut String, key: u32, archive: &ArchivePoints, zone: &TimeZone) {
     let _ = writeln!(out, "\nrepo{key}: archive {}, system-id {}", archive.id, archive.system_id);
+    render_content(out, archive, zone);
+}
+
+/// An archive in the report of verify.
+pub(super) fn render_points(out: &mut String, archive: &ArchivePoints, zone: &TimeZone) {
+    let _ = writeln!(out, "  recoverable with archive {}:", archive.id);
+    render_content(out, archive, zone);
+}
+
+fn render_content(out: &mut String, archive: &ArchivePoints, zone: &TimeZone) {
     archive.timelines.iter().for_each(|timeline| render_timeline(out, timeline, zone));
     for label in &archive.offline {
         let _ = writeln!(out, "    backup {label}: of a stopped cluster, can be restored as it is");

@@ -10,11 +10,12 @@ use engine::info::BackupFact;
 use engine::log::Warnings;
 use engine::restore::RestoreSummary;
 use engine::stanza::{StanzaChange, StanzaDeleteSummary, StanzaSummary};
-use engine::verify::{ArchiveResult, BackupResult, FileFault, VerifySummary};
+use engine::verify::{ArchiveResult, BackupResult, FileFault, ReadAmount, ReadFigures, VerifySummary};
 use serde_json::{Map, Value, json};
 
 use super::control::valid_json;
 use super::info_json::render_backup;
+use super::recovery_json::render_archive;
 
 /// A backup: what `info` shows of it, and what only the run knows.
 pub fn backup(summary: &BackupSummary) -> Value {
@@ -72,7 +73,7 @@ pub fn restore(summary: &RestoreSummary) -> Value {
 
 /// What verify found.
 pub fn verify(summary: &VerifySummary) -> Value {
-    let out = members([
+    let mut out = members([
         ("valid", json!(summary.is_valid())),
         ("errors", json!(summary.errors)),
         ("unread", json!(summary.unread.total)),
@@ -81,14 +82,34 @@ pub fn verify(summary: &VerifySummary) -> Value {
         ("archive", summary.archives.iter().map(verified_archive).collect()),
         ("backup", summary.backups.iter().map(verified_backup).collect()),
     ]);
+    if let Some(figures) = &summary.figures {
+        out.insert("reading".to_owned(), reading(figures));
+    }
+    if let Some(points) = &summary.points {
+        let zone = engine::time_zone::local();
+        let archive = |archive| serde_json::from_str(&valid_json(&render_archive(archive, zone))).unwrap_or_default();
+        out.insert("recoverable".to_owned(), points.iter().map(archive).collect::<Vec<Value>>().into());
+    }
     finish(out, &summary.warnings, summary.duration)
+}
+
+/// What was read and what not.
+fn reading(figures: &ReadFigures) -> Value {
+    let amount = |amount: &ReadAmount| json!({ "files": amount.files, "bytes": amount.bytes });
+    json!({
+        "read": amount(&figures.read),
+        "remembered": amount(&figures.remembered),
+        "due": amount(&figures.due),
+        "never": amount(&figures.never),
+        "oldest": figures.oldest,
+    })
 }
 
 fn verified_archive(archive: &ArchiveResult) -> Value {
     let range = |range: &engine::verify::SegmentRun| json!({ "start": range.start, "stop": range.stop, "faults": faults(&range.faults) });
     json!({
         "id": archive.id,
-        "wal": { "total": archive.total, "valid": archive.valid },
+        "wal": { "total": archive.total, "valid": archive.valid, "never-read": archive.left },
         "range": archive.ranges.iter().map(range).collect::<Vec<_>>(),
     })
 }
@@ -97,7 +118,7 @@ fn verified_backup(backup: &BackupResult) -> Value {
     json!({
         "label": backup.label.to_string(),
         "status": backup.status.text(),
-        "files": { "total": backup.total, "valid": backup.valid },
+        "files": { "total": backup.total, "valid": backup.valid, "never-read": backup.left },
         "faults": faults(&backup.faults),
     })
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use engine::serve::Server;
 use engine::tls::{Session, SessionReader, SessionWriter};
 use engine::{Error, ErrorCode, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::admit::admit;
 use super::child::{self, Serving};
@@ -48,6 +50,10 @@ fn serve_client(
     let end = Instant::now() + KNOWN_MAX;
     tcp.set_nonblocking(true).map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to set options of a socket", e))?;
     state.keep_alive.set_up(&tcp)?;
+    if has_left(&tcp, end) {
+        engine::debug!("client at {peer} left without a word");
+        return Ok(());
+    }
     let client = state.tls.accept(peer, tcp, end)?;
     let session = client.session;
     session.set_deadline(Some(end));
@@ -60,7 +66,7 @@ fn serve_client(
     let named = |error: Error| error.context(format!("'{name}'"));
     let arguments = server.read_command_line().map_err(named)?;
     let begun = sessions.begin(&name).and_then(|known| {
-        let admitted = admit(state, &name, &arguments)?;
+        let admitted = admit(&state.gate, &name, &arguments)?;
         let serving = child::start(state, sessions, &admitted, &format!("'{name}' at {peer}"))?;
         Ok((known, admitted, serving))
     });
@@ -87,6 +93,25 @@ fn serve_client(
     });
     log::line(log::Level::Detail, &format!("process {id} has ended"));
     result.map_err(named)
+}
+
+/// Waits until the client sends something. Returns whether it has closed the connection instead: that is how load balancers
+/// and container platforms look whether a port is open, every few seconds.
+fn has_left(tcp: &TcpStream, end: Instant) -> bool {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let pause = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(tcp, PollFlags::IN)], Some(&pause)) {
+            Err(Errno::INTR) => {}
+            // Silence and other errors are for who reads
+            Ok(0) | Err(_) => return false,
+            Ok(_) => break,
+        }
+    }
+    match tcp.peek(&mut [0]) {
+        Ok(size) => size == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 /// Passes bytes on until the process has ended. A client that is gone is no error of the server.

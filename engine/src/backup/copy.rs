@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, WriteOptions};
+use crate::throttle::{Ease, Pace};
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::RetryPolicy;
 use crate::{ErrorCode, Result, detail};
@@ -42,6 +43,7 @@ pub(super) struct CopyPhase<'a> {
     pub(super) repo_key: u32,
     pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
+    pub(super) pace: &'a Pace,
     pub(super) cancel: &'a CancelToken,
 }
 
@@ -105,7 +107,7 @@ impl CopyPhase<'_> {
         saver: &mut Saver<'_, '_>,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let (rules, storage, hosts) = (self.rules, self.storage, self.report.hosts);
+        let (rules, storage, hosts, pace) = (self.rules, self.storage, self.report.hosts, self.pace);
         let (crew, cancel) = (self.crew.clone(), self.cancel);
         let mut last_tick = Instant::now();
         let on_event = |event| {
@@ -137,7 +139,7 @@ impl CopyPhase<'_> {
             |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
                 let copies = hosts.of(from).copy_worker(worker, rules, turn)?;
-                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies))
+                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             on_event,
@@ -158,6 +160,8 @@ impl CopyPhase<'_> {
 pub(super) struct Running<'a> {
     pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
+    /// How fast files are copied.
+    pub(super) pace: &'a Pace,
     pub(super) cancel: &'a CancelToken,
 }
 
@@ -206,11 +210,17 @@ impl Backup<'_> {
             repo_key: self.repo.key,
             lock: running.lock,
             progress: running.progress,
+            pace: running.pace,
             cancel: running.cancel,
         };
+        let mut ease = Ease::begin(settings.ease, running.pace);
         let mut look_after = || {
             self.claim.glance(self.repo)?;
-            source.ping(false)
+            source.ping(false)?;
+            if let Some(ease) = &mut ease {
+                ease.look(&mut || source.replica_lag());
+            }
+            Ok(())
         };
         phase.run(queues, draft, &mut look_after, &|copy| self.save_copy(copy))
     }
@@ -357,6 +367,7 @@ mod tests {
             repo_key: 1,
             lock: &mut Lock::acquire(request).unwrap(),
             progress: &NoProgress,
+            pace: &Pace::FREE,
             cancel: &CancelToken::new(),
         };
         phase.run(queues, draft, &mut || Ok(()), save)

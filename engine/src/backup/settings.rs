@@ -10,6 +10,7 @@ use repo_format::label::{BackupLabel, BackupType};
 
 use crate::log::Warnings;
 use crate::pg::PgHost;
+use crate::throttle::EaseSettings;
 
 /// Where an online backup copies files from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct BackupRequest {
     pub job_retry: u32,
     /// The pause before each retry except the first.
     pub job_retry_interval: Duration,
+    /// When to slow down, because the server of a cluster on this host has too much to do.
+    pub ease: EaseSettings,
 }
 
 impl BackupRequest {
@@ -136,6 +139,7 @@ impl BackupRequest {
             manifest_save_threshold: 1 << 30,
             job_retry: 2,
             job_retry_interval: Duration::from_secs(15),
+            ease: EaseSettings::default(),
         }
     }
 

@@ -56,6 +56,14 @@ impl Hosts {
         }
     }
 
+    /// Checks that what holds the locks on other hosts still runs.
+    ///
+    /// # Errors
+    /// The error that ended the connection to a host.
+    fn check_locks(&self) -> Result<()> {
+        std::iter::once(&self.primary).chain(&self.standby).try_for_each(|host| host.check_locks())
+    }
+
     /// Returns how many jobs of one worker are best in progress at a time.
     pub(super) fn jobs_per_worker(&self) -> u32 {
         let all = std::iter::once(&self.primary).chain(&self.standby);
@@ -266,7 +274,7 @@ impl BackupSource {
         info!("backup start archive = {}, lsn = {}", start.wal_segment, start.lsn);
         if let Some(standby) = &mut self.standby {
             info!("wait for replay on the standby to reach {}", start.lsn);
-            standby.replay_wait(start.lsn, self.control.timeline, settings.archive_timeout)?;
+            standby.replay_wait(start.lsn, start.wal_segment.timeline, settings.archive_timeout)?;
             info!("replay on the standby reached {}", start.lsn);
         }
         Ok(Start {
@@ -318,12 +326,21 @@ impl BackupSource {
         self.primary.as_mut().map_or_else(|| Ok(Vec::new()), tablespaces)
     }
 
-    /// Checks that no server has changed between primary and standby.
+    /// Checks that no server has changed between primary and standby, and that the locks on other hosts are held.
     ///
     /// # Errors
     /// Errors of the sessions.
     pub(super) fn ping(&mut self, force: bool) -> Result<()> {
+        self.hosts.check_locks()?;
         self.primary.iter_mut().chain(self.standby.iter_mut()).try_for_each(|session| session.ping(force))
+    }
+
+    /// Returns how many bytes of WAL the slowest standby of the primary is behind; `None` without a standby, or offline.
+    ///
+    /// # Errors
+    /// Errors of the session.
+    pub(super) fn replica_lag(&mut self) -> Result<Option<u64>> {
+        self.primary.as_mut().map_or(Ok(None), PgSession::replica_lag)
     }
 
     /// Stops the backup on the server. The standby is no longer needed.
@@ -332,6 +349,7 @@ impl BackupSource {
     /// Errors of the session.
     pub(super) fn stop(&mut self) -> Result<Stop> {
         self.standby = None;
+        self.hosts.check_locks()?;
         let Some(primary) = &mut self.primary else { return Ok(Stop { timestamp: local_time(), online: None }) };
         info!("execute backup stop and wait for all WAL segments to archive");
         let stop = primary.backup_stop()?;

@@ -30,10 +30,13 @@ pub(super) fn examine(request: &DiagnoseRequest, session: &Session, chart: &mut 
         }
     }
     let paths = &request.paths;
+    // PostgreSQL archives and fetches where it runs, and only there are queues and its files
+    let clusters: Vec<_> = request.check.pg.iter().filter(|host| host.name().is_none()).collect();
+    let spool = paths.spool.as_ref().filter(|_| !clusters.is_empty());
     for (what, path, effect, severity) in [
-        ("lock-path", &paths.lock, "no command that needs a lock can run", Severity::Error),
-        ("log-path", &paths.log, "commands run without a log file", Severity::Warning),
-        ("spool-path", &paths.spool, "asynchronous archiving does not work", Severity::Error),
+        ("lock-path", paths.lock.as_ref(), "no command that needs a lock can run", Severity::Error),
+        ("log-path", paths.log.as_ref(), "commands run without a log file", Severity::Warning),
+        ("spool-path", spool, "asynchronous archiving does not work", Severity::Error),
     ] {
         let Some(path) = path else { continue };
         let subject = path.display().to_string();
@@ -46,9 +49,8 @@ pub(super) fn examine(request: &DiagnoseRequest, session: &Session, chart: &mut 
             }
         }
     }
-    if let Some(spool) = &paths.spool {
-        let clusters = request.check.pg.iter();
-        examine_spool(spool, clusters.map(|host| host.path().join("pg_wal")), chart);
+    if let Some(spool) = spool {
+        examine_spool(spool, clusters.iter().map(|host| host.path().join("pg_wal")), chart);
     }
 }
 

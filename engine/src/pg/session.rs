@@ -11,24 +11,17 @@ use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
 use super::connection::PgConnection;
 use super::host::PgHost;
+pub use super::statements::NO_TIMEOUTS;
+use super::statements::{ARCHIVE_FAILING, ARCHIVE_QUEUE_9, ARCHIVE_QUEUE_10, ARCHIVE_QUEUE_12, OTHER_BACKUPS};
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+mod wal_progress;
+
+pub use wal_progress::WalProgress;
+
 /// How often the recovery state is checked during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Disables timeouts that would end the session or a query: the session is idle while files are copied, and if it ends,
-/// the server ends the backup. Timeouts that the server's version does not know are not found. The option `db-timeout`
-/// limits queries.
-pub const NO_TIMEOUTS: &str = "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in \
-                           ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', \
-                           'lock_timeout', 'transaction_timeout')";
-
-/// Finds the other sessions that make a backup. Every role may see these columns.
-pub(crate) const OTHER_BACKUPS: &str = "select 'process ' || pid || ', client ' || \
-    coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || backend_start, \
-    pg_catalog.floor(extract(epoch from backend_start))::int8::text from pg_catalog.pg_stat_activity where \
-    application_name like 'pgBackRest [backup%' and pid <> pg_catalog.pg_backend_pid() order by pid";
 
 /// The result of starting a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,8 +231,10 @@ impl PgSession {
         let lsn_text = required(lsn, &query)?;
         let (lsn, wal_segment): (Lsn, WalSegment) = (lsn_text.parse()?, required(name, &query)?.parse()?);
 
-        // Read again, to verify that the data directory at pg-path is really the server's
-        let checkpoint = self.host.control()?.checkpoint;
+        // Read again, to verify that the data directory at pg-path is really the server's. The checkpoint may also be the
+        // first one of a standby that was promoted, which ends the old timeline.
+        self.control = self.host.control()?;
+        let checkpoint = self.control.checkpoint;
         if checkpoint < lsn {
             let text = format!("current checkpoint '{checkpoint}' is less than backup start '{lsn}'");
             return Err(Error::new(ErrorCode::DbMismatch, text));
@@ -297,6 +292,24 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{function}()::text"))?.parse()
     }
 
+    /// Returns how many bytes of WAL the slowest standby has not replayed yet; `None` without a standby.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`], also if the role may not see it.
+    pub(crate) fn replica_lag(&mut self) -> Result<Option<u64>> {
+        let (now, lsn) = (self.version.current_wal_insert_lsn_function(), self.version.lsn_name());
+        let wal = self.version.wal_name();
+        let [lag, hidden] = self.client.row(&format!(
+            "select max(pg_catalog.pg_{wal}_{lsn}_diff(pg_catalog.{now}(), replay_{lsn}))::int8, \
+             count(case when state is null then 1 end)::int4 from pg_catalog.pg_stat_replication"
+        ))?;
+        if hidden.as_deref() != Some("0") {
+            let error = Error::new(ErrorCode::DbQuery, "the role may not see the positions of standbys");
+            return Err(error.hint("is the pg_monitor role assigned?"));
+        }
+        lag.map(|lag| number::<i64>(&lag).map(|lag| u64::try_from(lag).unwrap_or(0))).transpose()
+    }
+
     /// Returns the other sessions that make a backup, with this program or pgBackRest.
     ///
     /// # Errors
@@ -327,10 +340,7 @@ impl PgSession {
     /// # Errors
     /// [`ErrorCode::DbQuery`].
     pub(crate) fn archive_failing(&mut self) -> Result<Option<String>> {
-        let [file] = self.client.row(
-            "select case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end::text \
-             from pg_catalog.pg_stat_archiver",
-        )?;
+        let [file] = self.client.row(ARCHIVE_FAILING)?;
         Ok(file)
     }
 
@@ -340,21 +350,15 @@ impl PgSession {
     /// # Errors
     /// [`ErrorCode::DbQuery`] for another reason.
     pub(crate) fn archive_ready(&mut self) -> Result<Option<(i64, i64)>> {
-        let (function, query) = if self.version >= PgVersion::V12 {
-            let age = "coalesce(extract(epoch from pg_catalog.now() - min(modification)), 0)::int4";
-            let query = format!("{age} from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'");
-            ("pg_ls_archive_statusdir()", query)
-        } else {
-            let wal = if self.version >= PgVersion::V10 { "pg_wal" } else { "pg_xlog" };
-            let query =
-                format!("0 from pg_catalog.pg_ls_dir('{wal}/archive_status') as name where name like '%.ready'");
-            ("pg_ls_dir(text)", query)
+        let queue = match self.version {
+            version if version >= PgVersion::V12 => &ARCHIVE_QUEUE_12,
+            version if version >= PgVersion::V10 => &ARCHIVE_QUEUE_10,
+            _ => &ARCHIVE_QUEUE_9,
         };
-        let may = format!("select pg_catalog.has_function_privilege('pg_catalog.{function}', 'execute')");
-        if self.client.value(&may)? != "t" {
+        if self.client.value(queue.may_ask)? != "t" {
             return Ok(None);
         }
-        let [count, age] = self.client.row(&format!("select count(*)::int4, {query}"))?;
+        let [count, age] = self.client.row(queue.ask)?;
         let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(Some((number(count), number(age))))
     }

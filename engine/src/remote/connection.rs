@@ -20,12 +20,11 @@ use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
 use super::link::{Link, Opened};
 use super::process::Process;
+use super::received::{Kept, Received};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
-use crate::{Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// The largest answer that is accepted, in bytes. The list of a directory with a million entries takes some 40 MB.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The size of the buffer between the client's output and messages.
 const BUFFER_BYTES: usize = 256 << 10;
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
@@ -33,6 +32,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 const IDLE: Duration = Duration::from_secs(30);
 /// The most warnings of a server that are logged.
 const WARNINGS_MAX: usize = 1000;
+/// How often a wait looks for a cancellation.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long the server may take to end after the connection was closed.
 const EXIT_WAIT: Duration = Duration::from_secs(10);
 
@@ -56,7 +57,7 @@ impl End {
 
 /// An answer.
 pub(crate) struct Answer {
-    message: Vec<u8>,
+    message: Received,
     /// The data within the message.
     data: Option<(usize, usize)>,
     /// Whether its session has ended.
@@ -71,7 +72,7 @@ impl Answer {
 }
 
 /// What a waiting thread gets.
-type Reply = std::result::Result<Vec<u8>, End>;
+type Reply = std::result::Result<Received, End>;
 
 /// A request that was sent.
 #[must_use]
@@ -88,12 +89,22 @@ impl PendingAnswer {
     /// # Errors
     /// The server's error, or the error that ended the connection.
     pub(crate) fn wait(self) -> Result<Answer> {
-        self.connection.receive(&self.reply)
+        self.connection.receive(&self.reply, None)
+    }
+
+    /// Waits for an answer that the server may need long for, or until the token is cancelled. This ends the connection,
+    /// because the server can't do anything else meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`PendingAnswer::wait`], [`ErrorCode::Term`] once cancelled.
+    pub(crate) fn wait_or_stop(self, cancel: &CancelToken) -> Result<Answer> {
+        self.connection.receive(&self.reply, Some(cancel))
     }
 }
 
 struct Waiting {
     session: u64,
+    sent: Instant,
     sender: Sender<Reply>,
 }
 
@@ -187,7 +198,7 @@ impl Queue {
             self.session_last += 1;
             self.session_last
         });
-        self.waiting.push_back(Waiting { session, sender });
+        self.waiting.push_back(Waiting { session, sent: Instant::now(), sender });
         Ok(session)
     }
 }
@@ -219,7 +230,7 @@ impl Connection {
         Self::over(settings, kind, opened)
     }
 
-    /// Waits until a server is ready that was reached this way.
+    /// Waits until the server at the other end of a way is ready.
     pub(super) fn over(settings: &RemoteSettings, kind: &str, opened: Opened) -> Result<Arc<Self>> {
         let Opened { link, input, output } = opened;
         let mut connection = Connection {
@@ -292,14 +303,41 @@ impl Connection {
         Ok(PendingAnswer { connection: Arc::clone(self), session, reply })
     }
 
-    fn receive(&self, reply: &Receiver<Reply>) -> Result<Answer> {
+    /// Checks that requests can be sent and are answered.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn check(&self) -> Result<()> {
+        let (end, oldest) = {
+            let queue = lock(&self.shared.queue);
+            (queue.end.clone(), queue.waiting.front().map(|waiting| waiting.sent))
+        };
+        if let Some(end) = end {
+            return Err(end.to_error());
+        }
+        let since = oldest.map(|sent| sent.max(self.shared.answered_last()));
+        if since.is_some_and(|since| since.elapsed() > self.timeout) {
+            return Err(self.silent(RecvTimeoutError::Timeout));
+        }
+        Ok(())
+    }
+
+    fn receive(&self, reply: &Receiver<Reply>, cancel: Option<&CancelToken>) -> Result<Answer> {
         let sent = Instant::now();
         let message = loop {
             // The server works for one request after the other, so only its silence counts
             let since = sent.max(self.shared.answered_last());
-            match reply.recv_timeout(self.timeout.saturating_sub(since.elapsed())) {
+            let left = self.timeout.saturating_sub(since.elapsed());
+            match reply.recv_timeout(if cancel.is_some() { left.min(LOOK) } else { left }) {
                 Ok(reply) => break reply.map_err(|end| end.to_error())?,
                 Err(RecvTimeoutError::Timeout) if self.shared.answered_last() > since => {}
+                Err(RecvTimeoutError::Timeout) if since.elapsed() < self.timeout => {
+                    if let Some(Err(error)) = cancel.map(CancelToken::check) {
+                        let end = End::of(error);
+                        self.end(&end);
+                        return Err(end.to_error());
+                    }
+                }
                 Err(error) => return Err(self.silent(error)),
             }
         };
@@ -323,10 +361,15 @@ impl Connection {
             RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended"),
         };
         let end = End::of(end);
-        self.shared.fail(&end);
+        self.end(&end);
+        end.to_error()
+    }
+
+    /// Ends the connection at once.
+    fn end(&self, end: &End) {
+        self.shared.fail(end);
         // A thread may be blocked while it sends
         lock(&self.shared.link).kill();
-        end.to_error()
     }
 }
 
@@ -385,9 +428,10 @@ pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect
 /// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
 fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
     let mut warnings_left = WARNINGS_MAX;
+    let kept = Kept::default();
     loop {
         let mut message = Vec::new();
-        if let Err(error) = read_message(input, &mut message, ANSWER_BYTES_MAX) {
+        if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
             return error;
         }
         let session = match AnswerMessage::decode(&message) {
@@ -414,7 +458,7 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
         let since_begin = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         shared.answered_ms.store(since_begin, Ordering::Relaxed);
         // A thread that no longer waits needs no answer
-        let _ = waiting.sender.send(Ok(message));
+        let _ = waiting.sender.send(Ok(kept.keep(message)));
     }
 }
 

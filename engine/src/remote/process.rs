@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,10 @@ use super::link::{Link, Opened};
 use crate::{Error, ErrorCode, Result};
 
 /// The most bytes of the client's standard error that are shown.
-const STDERR_BYTES_MAX: u64 = 64 << 10;
+const STDERR_BYTES_MAX: usize = 64 << 10;
 /// The time between two checks whether the client has ended.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long to wait for the last lines of standard error after the client has ended. A process that it started may keep
-/// it open.
+/// How long to wait for the last lines of standard error after the client has ended.
 const STDERR_WAIT: Duration = Duration::from_secs(1);
 
 /// How to start the process through SSH.
@@ -35,8 +35,28 @@ pub(super) struct Process {
     /// The name in messages, such as `remote-0 process on 'HOST'`.
     name: String,
     child: Child,
-    /// What the client wrote to standard error.
-    stderr: Receiver<String>,
+    /// What the client wrote to standard error so far.
+    stderr: Arc<Mutex<Vec<u8>>>,
+    /// Ends with standard error.
+    stderr_end: Receiver<()>,
+}
+
+/// Keeps what comes, up to a limit, so that the client does not block.
+fn read_stderr(mut stderr: impl Read, text: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    loop {
+        match stderr.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) => {
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                let taken = read.min(STDERR_BYTES_MAX.saturating_sub(text.len()));
+                text.extend_from_slice(&buffer[..taken]);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            // What can't be read can't be shown
+            Err(_) => return,
+        }
+    }
 }
 
 impl Process {
@@ -53,21 +73,18 @@ impl Process {
             .spawn()
             .map_err(|e| Error::from_io(ErrorCode::Execute, format!("unable to execute '{}'", settings.program), e))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(Error::new(ErrorCode::Assert, "standard streams of the SSH client are missing"));
         };
-        let (sender, receiver) = channel();
+        let (text, (sender, stderr_end)) = (Arc::new(Mutex::new(Vec::new())), channel());
+        let kept = Arc::clone(&text);
         let started = Builder::new().name("remote-stderr".to_owned()).spawn(move || {
-            let mut text = Vec::new();
-            // What can't be read can't be shown
-            let _ = stderr.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut text);
-            let _ = sender.send(String::from_utf8_lossy(&text).trim().to_owned());
-            // The client must not block
-            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+            read_stderr(stderr, &kept);
+            drop(sender);
         });
         let name = format!("remote-{} process on '{}'", remote.process, remote.host);
         let output = ProcessInput::new(stdin, &name, remote.timeout);
-        let mut process = Process { name, child, stderr: receiver };
+        let mut process = Process { name, child, stderr: text, stderr_end };
         let started = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
         match started.and(output) {
             Ok(output) => Ok(Opened { link: Box::new(process), input: Box::new(stdout), output: Box::new(output) }),
@@ -79,7 +96,10 @@ impl Process {
     }
 
     fn status_error(&self, status: ExitStatus) -> Error {
-        let stderr = self.stderr.recv_timeout(STDERR_WAIT).unwrap_or_default();
+        // A process that the client started may keep it open, so what is there by then counts
+        let _ = self.stderr_end.recv_timeout(STDERR_WAIT);
+        let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
         let text = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         let name = &self.name;
         match (status.code(), status.signal()) {
@@ -186,5 +206,28 @@ impl Write for ProcessInput {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Way;
+    use super::*;
+
+    #[test]
+    fn error_of_a_client_is_shown_although_its_child_keeps_standard_error_open() {
+        let script = "sleep 30 >/dev/null </dev/null & echo refused >&2; exit 255";
+        let ssh = SshSettings { program: "sh".to_owned(), arguments: ["-c", script].map(str::to_owned).to_vec() };
+        let remote = RemoteSettings {
+            host: "far".to_owned(),
+            process: 0,
+            way: Way::Ssh(ssh.clone()),
+            timeout: Duration::from_secs(10),
+            key: 1,
+            asks_passphrase: false,
+        };
+        let mut opened = Process::start(&remote, &ssh).unwrap();
+        let error = opened.link.ended(Duration::from_secs(10));
+        assert!(error.to_string().ends_with("terminated unexpectedly [255]: refused"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
 use super::Shared;
 use super::filters::{cipher, compression};
+use super::memory::{Grown, Growth};
 use super::stages::{Convert, Tap};
 use crate::pipeline::{BlockLayout, BlockWriter, SuperBlockEncoders};
 use crate::work::turn::Turn;
@@ -45,6 +46,11 @@ pub(super) struct BlockConvert {
     /// None after the end.
     writer: Option<BlockWriter<Box<SuperBlockEncoders>>>,
     map_size: Shared<Option<u64>>,
+    block_size: u64,
+    /// Bytes of the file so far.
+    bytes: u64,
+    /// The memory of the map.
+    map_growth: Growth,
 }
 
 impl BlockConvert {
@@ -52,7 +58,7 @@ impl BlockConvert {
     ///
     /// # Errors
     /// [`ErrorCode::Format`] for sizes out of range and a map that is damaged.
-    pub(super) fn new(filter: &BlockFilter<'_>) -> Result<(Self, Shared<Option<u64>>)> {
+    pub(super) fn new(filter: &BlockFilter<'_>, grown: &Grown) -> Result<(Self, Shared<Option<u64>>)> {
         let (block_size, checksum_size) = sizes(filter.block_size, filter.checksum_size)?;
         check_super_block_size(filter.super_block_size)?;
         let prior = filter.prior_map.map(|map| BlockMap::read(map, block_size, checksum_size)).transpose()?;
@@ -75,12 +81,21 @@ impl BlockConvert {
         let encoders = Box::new(SuperBlockEncoders::new(compression, cipher, &Turn::FREE));
         let map_size = Shared::new(Mutex::new(None));
         let writer = BlockWriter::new(layout, prior, encoders)?;
-        Ok((BlockConvert { writer: Some(writer), map_size: Shared::clone(&map_size) }, map_size))
+        let convert = BlockConvert {
+            writer: Some(writer),
+            map_size: Shared::clone(&map_size),
+            block_size: u64::from(block_size),
+            bytes: 0,
+            map_growth: Growth::new(grown),
+        };
+        Ok((convert, map_size))
     }
 }
 
 impl Convert for BlockConvert {
     fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
+        self.map_growth.grow_to((self.bytes / self.block_size).saturating_mul(MAP_ENTRY_BYTES))?;
         self.writer.as_mut().map_or(Ok(()), |writer| writer.push(data, out))
     }
 
@@ -123,18 +138,20 @@ pub(super) struct BlockChecksums {
     checksum_size: usize,
     partial: Vec<u8>,
     checksums: Vec<u8>,
+    growth: Growth,
 }
 
 impl BlockChecksums {
     /// # Errors
     /// [`ErrorCode::Format`] for sizes out of range.
-    pub(super) fn new(block_size: u64, checksum_size: u64) -> Result<Self> {
+    pub(super) fn new(block_size: u64, checksum_size: u64, grown: &Grown) -> Result<Self> {
         let (block_size, checksum_size) = sizes(block_size, checksum_size)?;
         Ok(BlockChecksums {
             block_size: block_size as usize,
             checksum_size: usize::from(checksum_size),
             partial: Vec::new(),
             checksums: Vec::new(),
+            growth: Growth::new(grown),
         })
     }
 
@@ -154,6 +171,9 @@ impl BlockChecksums {
 
 impl Tap for BlockChecksums {
     fn push(&mut self, mut data: &[u8]) -> io::Result<()> {
+        let blocks = data.len() / self.block_size + 1;
+        // The result is a copy
+        self.growth.grow_to(2 * (self.checksums.len() + blocks * self.checksum_size) as u64)?;
         while !data.is_empty() {
             let taken = data.len().min(self.block_size - self.partial.len());
             self.partial.extend_from_slice(&data[..taken]);
@@ -172,9 +192,40 @@ mod tests {
 
     #[test]
     fn block_of_a_byte_is_refused() {
+        let grown = Grown::default();
         for size in [0, 1, 512, BLOCK_BYTES_MIN - 1, BLOCK_BYTES_MAX + 1] {
-            assert_eq!(BlockChecksums::new(size, 6).err().map(|error| error.code), Some(ErrorCode::Format), "{size}");
+            assert_eq!(
+                BlockChecksums::new(size, 6, &grown).err().map(|error| error.code),
+                Some(ErrorCode::Format),
+                "{size}"
+            );
         }
-        assert!(BlockChecksums::new(BLOCK_BYTES_MIN, 6).is_ok() && BlockChecksums::new(96 << 10, 11).is_ok());
+        assert!(BlockChecksums::new(BLOCK_BYTES_MIN, 6, &grown).is_ok());
+        assert!(BlockChecksums::new(96 << 10, 11, &grown).is_ok());
+    }
+
+    #[test]
+    fn map_of_a_file_without_end_is_refused_before_it_fills_the_memory() {
+        let grown = Grown::default();
+        let filter = BlockFilter {
+            super_block_size: BLOCK_BYTES_MIN,
+            block_size: BLOCK_BYTES_MIN,
+            checksum_size: 6,
+            reference: 0,
+            bundle_id: 0,
+            bundle_offset: 0,
+            prior_map: None,
+            compression: None,
+            cipher: None,
+        };
+        let (mut convert, _) = BlockConvert::new(&filter, &grown).unwrap();
+        let (block, mut out) = (vec![0; BLOCK_BYTES_MIN as usize], Vec::new());
+        convert.push(&block, &mut out).unwrap();
+        assert_eq!(grown.bytes(), MAP_ENTRY_BYTES);
+        // As if so much had passed
+        convert.bytes = 1 << 40;
+        assert_eq!(convert.push(&block, &mut out).unwrap_err().code, ErrorCode::Memory);
+        drop(convert);
+        assert_eq!(grown.bytes(), 0);
     }
 }

@@ -20,13 +20,11 @@ use super::block::{BlockChecksums, BlockConvert};
 use super::files::Files;
 use super::formats::{FormatStage, key_digest, passphrase_text};
 use super::hashes::RunningHash;
+use super::memory::{Budget, Grown, too_much_memory};
 use super::stages::{Convert, ConvertStage, SinkStage, Stage, Tap, TapStage};
 use crate::pipeline::PageChecker;
 use crate::{Error, ErrorCode, Result};
 
-/// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
-/// of zst at level 22.
-pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// Estimates of what a filter uses: its buffers, a decoder, and the largest window of zst.
 const FILTER_BYTES: u64 = 256 << 10;
 const DECODER_BYTES: u64 = 8 << 20;
@@ -79,11 +77,6 @@ impl OwnedResult {
     }
 }
 
-/// Limits what the filters of a connection use.
-pub(super) struct Budget {
-    pub(super) memory_bytes_left: u64,
-}
-
 impl Chain {
     /// Puts filters behind `input`.
     ///
@@ -98,7 +91,7 @@ impl Chain {
                 return Err(too_much_memory());
             }
             let input = std::mem::replace(&mut chain.stage, Box::new(io::empty()));
-            let (stage, outcome) = build(filter, input, files)?;
+            let (stage, outcome) = build(filter, input, files, &budget.grown)?;
             chain.stage = stage;
             chain.entries.push((filter.id(), outcome));
         }
@@ -112,11 +105,6 @@ impl Chain {
     pub(super) fn results(&mut self) -> Vec<OwnedResult> {
         self.entries.iter().map(|(id, outcome)| outcome.result(*id)).collect()
     }
-}
-
-/// The error for a client whose sessions would need more than a connection may use.
-pub(super) fn too_much_memory() -> Error {
-    Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
 }
 
 impl Outcome {
@@ -153,7 +141,7 @@ fn memory_bytes(filter: &Filter<'_>) -> u64 {
     codec.saturating_add(FILTER_BYTES)
 }
 
-fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Outcome)> {
+fn build(filter: &Filter<'_>, input: Stage, files: &Files, grown: &Grown) -> Result<(Stage, Outcome)> {
     Ok(match filter {
         Filter::Hash(digest) => {
             let (stage, tap) = tapped(input, RunningHash::new(*digest));
@@ -168,7 +156,7 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Out
             (stage, Outcome::Pages(tap))
         }
         Filter::BlockChecksum { block_size, checksum_size } => {
-            let (stage, tap) = tapped(input, BlockChecksums::new(*block_size, *checksum_size)?);
+            let (stage, tap) = tapped(input, BlockChecksums::new(*block_size, *checksum_size, grown)?);
             (stage, Outcome::Checksums(tap))
         }
         Filter::Sink => (Box::new(SinkStage::new(input)), Outcome::None),
@@ -185,7 +173,7 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Out
             (Box::new(stage), Outcome::Format(format))
         }
         Filter::BlockIncremental(block) => {
-            let (convert, map_size) = BlockConvert::new(block)?;
+            let (convert, map_size) = BlockConvert::new(block, grown)?;
             (Box::new(ConvertStage::new(input, convert)), Outcome::MapSize(map_size))
         }
     })

@@ -16,7 +16,8 @@ use super::Served;
 use super::database::DatabaseSession;
 use super::entry::FileInfo;
 use super::files::Files;
-use super::filters::{Budget, MEMORY_BYTES_MAX, OwnedResult};
+use super::filters::OwnedResult;
+use super::memory::{Budget, Grown, MEMORY_BYTES_MAX};
 use super::read::{ReadSession, SentChunk};
 use super::worker::{StoredChunk, WorkerSession, Workers};
 use super::write::WriteSession;
@@ -41,7 +42,8 @@ impl Session {
             Session::Read(session) => session.memory_bytes(),
             Session::Write(session) => session.memory_bytes(),
             Session::Database(_) => 0,
-            Session::Worker(session) => session.memory_bytes(),
+            // That of its thread
+            Session::Worker(_) => 0,
         }
     }
 
@@ -95,6 +97,8 @@ pub(super) struct Handlers {
     /// Open once the client has asked for the features.
     files: Option<Arc<Files>>,
     sessions: HashMap<u64, Session>,
+    /// What the filters of all sessions have grown to.
+    grown: Grown,
     /// Where chunks are read to.
     block: Vec<u8>,
     /// What both sides can do beyond pgBackRest's protocol.
@@ -106,14 +110,27 @@ impl Handlers {
     /// `capabilities` are those of both sides.
     pub(super) fn new(served: Served, capabilities: Capabilities) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        let sessions = HashMap::new();
-        Handlers { served, files: None, sessions, block, capabilities, workers: Workers::default() }
+        Handlers {
+            served,
+            files: None,
+            sessions: HashMap::new(),
+            grown: Grown::default(),
+            block,
+            capabilities,
+            workers: Workers::default(),
+        }
     }
 
     /// Returns whether a command has a handler here. The others belong to the connection.
     pub(super) fn knows(&self, command: StringId, dialect: &Dialect) -> bool {
         let command = dialect.command(command).filter(|command| *command != CallKind::Config);
         command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
+    }
+
+    /// The workers of the connection.
+    #[cfg(test)]
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Returns whether the client gets warnings.
@@ -238,7 +255,8 @@ impl Handlers {
 
     fn budget(&self) -> Budget {
         let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
-        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used) }
+        let used = used.saturating_add(self.grown.bytes()).saturating_add(self.workers.memory_bytes());
+        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used), grown: self.grown.clone() }
     }
 
     /// Checks that a session with this number can be opened.

@@ -61,6 +61,26 @@ impl Read for StandardInput {
     }
 }
 
+/// How long a process goes on after its client is gone. A client that has sent its last request waits as long.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(10);
+
+/// Cancels the token some time after the other side of standard input is gone. Otherwise a process that waits for
+/// PostgreSQL would keep its locks.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`] if no thread can be started.
+pub fn end_with_client(cancel: CancelToken) -> Result<()> {
+    let watch = move || {
+        // The end of a pipe is reported whatever is asked for
+        while matches!(poll(&mut [PollFd::new(&io::stdin(), PollFlags::RDHUP)], None), Ok(0) | Err(Errno::INTR)) {}
+        std::thread::sleep(LEFT_ALONE_MAX);
+        crate::warn!("client is gone: process ends");
+        cancel.cancel();
+    };
+    let started = std::thread::Builder::new().name("client-end".to_owned()).stack_size(128 << 10).spawn(watch);
+    started.map(drop).map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))
+}
+
 /// Standard output. A write fails if nothing can be written for too long.
 pub struct StandardOutput {
     name: String,

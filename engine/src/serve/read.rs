@@ -8,7 +8,8 @@ use std::sync::Arc;
 use protocol::storage::{FileRange, ReadManyRequest, ReadRequest};
 
 use super::files::Files;
-use super::filters::{Budget, Chain, OwnedResult, too_much_memory};
+use super::filters::{Chain, OwnedResult};
+use super::memory::{Budget, too_much_memory};
 use crate::storage::ReadRange;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -96,7 +97,8 @@ impl ReadSession {
     pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, budget: &Budget) -> Result<Self> {
         let parts = Parts::new(&request.ranges, files.features().path, budget)?;
         let memory_bytes = parts.memory_bytes;
-        let left = Budget { memory_bytes_left: budget.memory_bytes_left.saturating_sub(memory_bytes) };
+        let memory_bytes_left = budget.memory_bytes_left.saturating_sub(memory_bytes);
+        let left = Budget { memory_bytes_left, grown: budget.grown.clone() };
         let source = PartsSource { parts, files: Arc::clone(files) };
         let mut chain = Chain::new(Box::new(source), &request.filters, files, &left)?;
         chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes);
@@ -189,7 +191,7 @@ mod tests {
                 .collect()
         };
         let same = ranges(|_| "backup/demo/x");
-        let left = |memory_bytes_left| Budget { memory_bytes_left };
+        let left = |memory_bytes_left| Budget { memory_bytes_left, grown: crate::serve::memory::Grown::default() };
         let parts = Parts::new(&same, "/repo/", &left(1 << 20)).unwrap();
         let paths: Vec<_> = parts.ranges.as_slice().iter().map(|range| &range.path).collect();
         assert!(paths.iter().all(|path| Arc::ptr_eq(path, paths[0])) && **paths[0] == *"/repo/backup/demo/x");

@@ -8,7 +8,7 @@
 //!
 //! Source: pgBackRest 2.60.0 `src/db/db.c`, and [`crate::pg::session`].
 
-use crate::pg::session::{NO_TIMEOUTS, OTHER_BACKUPS};
+use crate::pg::statements;
 
 /// The words of the statements, in lower case, sorted.
 const WORDS: [&str; 58] = [
@@ -117,7 +117,7 @@ impl Token<'_> {
 
 /// Returns whether a client may send the statement.
 pub(super) fn is_for_clients(sql: &str) -> bool {
-    if sql == NO_TIMEOUTS || sql == OTHER_BACKUPS {
+    if statements::ALL.contains(&sql) {
         return true;
     }
     if sql.len() > STATEMENT_BYTES_MAX {
@@ -249,10 +249,11 @@ mod tests {
              checkpointLsn\n  from pg_catalog.pg_control_checkpoint()",
             "select setting::text from pg_catalog.pg_settings where name = 'archive_library'",
             "select replayLsn::text from pg_catalog.pg_last_xlog_replay_location() as replayLsn",
-            NO_TIMEOUTS,
-            OTHER_BACKUPS,
         ] {
             assert!(is_for_clients(sql), "{sql}");
+        }
+        for sql in statements::ALL {
+            assert!(is_for_clients(sql) && !is_for_clients(&format!("{sql} ")), "{sql}");
         }
     }
 

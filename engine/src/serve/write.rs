@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Read, Write as _};
 use protocol::storage::WriteRequest;
 
 use super::files::Files;
-use super::filters::{Budget, Chain, OwnedResult, too_much_memory};
+use super::filters::{Chain, OwnedResult};
+use super::memory::{Budget, too_much_memory};
 use super::stages::Feed;
 use crate::storage::RepoWriter;
 use crate::{CancelToken, Error, ErrorCode, Result};

@@ -34,9 +34,9 @@ impl Session {
     /// can't be started. A later restore with delta continues.
     pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
         let repos = match self.repos.as_slice() {
-            [single] => vec![single.open()?],
+            [single] => vec![self.paced(single.open()?)],
             // Another one may have the backup
-            _ => self.open_each(),
+            _ => self.open_each().into_iter().map(|repo| self.paced(repo)).collect(),
         };
         let mut lock = self.lock(&[LockType::Restore])?;
         restore::run(request, self, &repos, &mut *lock)
@@ -111,7 +111,7 @@ impl Session {
     /// # Errors
     /// The repository can't be opened, or directories can't be listed.
     pub fn verify(&self, request: &VerifyRequest) -> Result<VerifySummary> {
-        verify::run(request, self, &self.open_first()?)
+        verify::run(request, self, &self.paced(self.open_first()?))
     }
 
     /// Checks that the stanza can archive and be backed up: the settings and repositories of every cluster that can be

@@ -1,29 +1,22 @@
 //! Checks the archives and backups of a stanza whose info files can be used.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, Stanza};
+use repo_format::wal_name::WalSegment;
 
-use super::file::FileChecker;
-use super::plan::{Plan, PlanSettings};
+use super::passes::{Passed, Passes};
 use super::report::{self, BackupStatus};
 use super::scope::{Scope, WalScope};
-use super::tally::{Tally, VerifyJob};
-use super::unread::UnopenedBundles;
-use super::walk::{Walk, WalkSettings};
+use super::tally::Tally;
+use super::walk::WalkSettings;
 use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
+use crate::recovery_points::{self, ArchivePoints, BadContent};
 use crate::repo::{info_files, manifest_store};
-use crate::storage::on_turn::OnTurn;
-use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::work::retry::{RetryPolicy, is_lasting_locally};
-use crate::{Error, Repo, Result, detail, info, log, warn};
-
-/// Jobs of one worker. Each has a decoder with its window.
-const JOBS_PER_WORKER_MAX: u32 = 3;
+use crate::{Repo, Result, detail, info, log, warn};
 
 /// The info files of a stanza.
 #[derive(Clone, Copy)]
@@ -76,15 +69,22 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         version_force: request.pg_version_force,
         retry,
         current_backup: scope.labels.last().filter(|label| !infos.backup.backups.contains_key(label)).cloned(),
+        states: false,
     };
-    let mut walk = Walk::new(walk_settings, archive_ids, scope);
-    let mut tally = check_files(task, &mut walk, infos.archive)?;
+    let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };
+    let Passed { mut tally, half_whole, figures } = passes.run()?;
     log_ranges(&tally);
+    let points = match request.points && request.set.is_none() {
+        true => Some(recoverable(task, infos, &tally)?),
+        false => None,
+    };
     let missing_wal = if checks_wal { check_backup_wal(request, infos, &mut tally) } else { 0 };
     Ok(VerifyFindings {
         text: report::render(&tally.archives, &tally.backups, request.verbose),
         errors: errors + tally.errors + missing_wal,
-        half_whole: walk.half_whole,
+        half_whole,
+        figures,
+        points,
         unread: tally.unread,
         first_faults: tally.first_faults,
         archives: tally.archives,
@@ -137,63 +137,16 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
     1
 }
 
-/// Checks all files that the walk leads to.
-fn check_files(task: &VerifyTask<'_>, walk: &mut Walk<'_>, archive_info: &ArchiveInfo) -> Result<Tally> {
-    let (repo, cancel) = (walk.repo(), task.session.cancel_token());
-    let mut plan = Plan::new(PlanSettings {
-        stanza: task.session.stanza(),
-        archive_cipher: info_files::archive_cipher(archive_info),
-        history: &archive_info.history,
+/// Returns what the good backups and segments allow to recover to.
+fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &Tally) -> Result<Vec<ArchivePoints>> {
+    let bad = tally.backups.iter().filter(|backup| backup.status != BackupStatus::Valid);
+    let bad_backups: BTreeSet<BackupLabel> = bad.map(|backup| backup.label.clone()).collect();
+    let segments = tally.archives.iter().map(|archive| {
+        let bad = archive.bad.iter().filter_map(|name| name.parse::<WalSegment>().ok());
+        (archive.id.clone(), bad.collect())
     });
-    // Only locked to count, so that results never wait for the repository
-    let tally = Mutex::new(Tally::default());
-    let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let unopened = UnopenedBundles::default();
-    // A file that can't be checked is a result here, and is checked again below
-    let crew = CrewSettings {
-        jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
-        retry: RetryPolicy::NONE,
-        ..task.crew.clone()
-    };
-    let storage = &*repo.storage;
-    let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
-    Crew { settings: &crew, cancel }.run(
-        |_| next_job(walk, &mut plan, &tally),
-        |_, turn| Ok((FileChecker::new(turn), turn.clone())),
-        |(checker, turn), job, cancel| {
-            let storage = OnTurn::new(storage, turn);
-            let check = || checker.check(&storage, &job.check, cancel);
-            let pause = |interval| turn.waiting(|| cancel.sleep(interval));
-            let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
-            cancel.check()?;
-            Ok(result)
-        },
-        |event| {
-            if let Event::Done { worker, job, result } = event {
-                lock().add_result(worker, &job, result?);
-            }
-            Ok(())
-        },
-    )?;
-    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tally.settle();
-    Ok(tally)
-}
-
-/// Returns the next file to check.
-fn next_job(walk: &mut Walk<'_>, plan: &mut Plan<'_>, tally: &Mutex<Tally>) -> Result<Option<VerifyJob>> {
-    loop {
-        while let Some(step) = plan.next()? {
-            let job = tally.lock().unwrap_or_else(PoisonError::into_inner).take(step);
-            if job.is_some() {
-                return Ok(job);
-            }
-        }
-        match walk.next()? {
-            Some(fact) => plan.add(fact),
-            None => return Ok(None),
-        }
-    }
+    let bad = BadContent { backups: &bad_backups, segments: &segments.collect() };
+    recovery_points::of_good(task.repo, task.session.stanza(), (infos.backup, infos.archive), &bad)
 }
 
 fn log_ranges(tally: &Tally) {

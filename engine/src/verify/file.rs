@@ -136,6 +136,18 @@ impl BlockCheck {
         self.block.map_size <= MAP_BYTES_MAX
     }
 
+    /// Reads the map, which begins there in the part, and returns what it refers to. `None` if the file is missing.
+    fn needs_stored(
+        &self,
+        storage: &dyn RepoStorage,
+        check: &FileCheck,
+        start: u64,
+    ) -> Result<Option<Vec<StoredPart>>> {
+        let offset = check.range.offset.saturating_add(start);
+        let range = ReadRange { offset, limit: Some(self.block.map_size) };
+        storage.read(&check.path, range)?.map(|stored| self.needs(stored)).transpose()
+    }
+
     /// Checks the map as a restore does, and returns what it refers to in other backups.
     fn needs(&self, stored: impl Read) -> Result<Vec<StoredPart>> {
         let map = BufReader::new(Decryptor::new(&self.cipher, Framing::Raw, stored));
@@ -204,15 +216,29 @@ impl FileChecker {
             return found(FileFault::Size);
         }
         let (Some(block), Some(map_start)) = (&check.block, map_start) else { return Ok(Checked::default()) };
-        let needs = if block.keeps_map() {
-            block.needs(content.map.as_slice())?
-        } else {
-            let offset = check.range.offset.saturating_add(map_start);
-            let range = ReadRange { offset, limit: Some(block.block.map_size) };
-            let Some(stored) = storage.read(&check.path, range)? else { return found(FileFault::Missing) };
-            block.needs(stored)?
-        };
-        Ok(Checked { fault: None, needs })
+        if block.keeps_map() {
+            return Ok(Checked { fault: None, needs: block.needs(content.map.as_slice())? });
+        }
+        match block.needs_stored(storage, check, map_start)? {
+            Some(needs) => Ok(Checked { fault: None, needs }),
+            None => found(FileFault::Missing),
+        }
+    }
+
+    /// Reads only the block map of a file, for the parts of other files that it needs.
+    ///
+    /// # Errors
+    /// It can't be read or decoded.
+    pub fn check_map(&mut self, storage: &dyn RepoStorage, check: &FileCheck) -> Result<Checked> {
+        let found = |fault| Ok(Checked { fault: Some(fault), needs: Vec::new() });
+        match (&check.block, check.map_start()) {
+            (Some(block), Ok(Some(start))) => match block.needs_stored(storage, check, start)? {
+                Some(needs) => Ok(Checked { fault: None, needs }),
+                None => found(FileFault::Missing),
+            },
+            (_, Err(fault)) => found(fault),
+            (_, Ok(_)) => Ok(Checked::default()),
+        }
     }
 
     /// Reads a file to its end, and keeps its block map if the check says so. Returns `None` if the file is far larger

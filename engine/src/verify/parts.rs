@@ -3,7 +3,9 @@
 //! Later backups refer to files of earlier ones, and their block maps to parts of them. Each part is read once, and
 //! everything that needs it gets the same result.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher;
 
 use super::file::{FileFault, StoredPart};
 
@@ -14,6 +16,8 @@ pub(super) enum Standing {
     Fault(FileFault),
     /// The result of some part is not in.
     Waiting,
+    /// Nothing is known about a part, and it is not read.
+    Left,
 }
 
 /// Parts of one stored file by their offsets: the end of each, with what is known about it.
@@ -24,6 +28,9 @@ type Parts<T> = BTreeMap<String, BTreeMap<u64, (u64, T)>>;
 pub(super) struct PartResults {
     waiting: Parts<()>,
     faults: Parts<FileFault>,
+    hasher: RandomState,
+    /// Hashes of the parts that are not read, which may be a million.
+    left: HashSet<u64>,
 }
 
 impl PartResults {
@@ -45,12 +52,25 @@ impl PartResults {
         }
     }
 
+    /// Records that a part is not read.
+    pub fn leave(&mut self, part: &StoredPart) {
+        self.settle(part, None);
+        self.left.insert(self.hasher.hash_one(part));
+    }
+
+    /// Whether some part is bad.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// Returns what is known about a file that needs these parts. A part that was never handed out has no faults.
     pub fn standing(&self, needs: &[StoredPart]) -> Standing {
         if let Some(fault) = needs.iter().find_map(|part| overlapping(&self.faults, part)) {
             Standing::Fault(*fault)
         } else if needs.iter().any(|part| overlapping(&self.waiting, part).is_some()) {
             Standing::Waiting
+        } else if !self.left.is_empty() && needs.iter().any(|part| self.left.contains(&self.hasher.hash_one(part))) {
+            Standing::Left
         } else {
             Standing::Valid
         }

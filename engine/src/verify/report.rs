@@ -29,6 +29,10 @@ pub struct ArchiveResult {
     pub total: u32,
     /// Segments that are valid.
     pub valid: u32,
+    /// Segments that were not read, and of which nothing is known.
+    pub left: u32,
+    /// The names of the segments that are not valid.
+    pub bad: Vec<String>,
     /// Size of a segment in bytes; 0 until one was read.
     pub segment_size: u32,
     /// The segments, in order.
@@ -38,7 +42,7 @@ pub struct ArchiveResult {
 impl ArchiveResult {
     /// Creates an empty result.
     pub fn new(id: String) -> Self {
-        ArchiveResult { id, total: 0, valid: 0, segment_size: 0, ranges: Vec::new() }
+        ArchiveResult { id, total: 0, valid: 0, left: 0, bad: Vec::new(), segment_size: 0, ranges: Vec::new() }
     }
 
     /// Adds the next segment to the last range, or begins a new one if it does not follow.
@@ -101,6 +105,8 @@ pub struct BackupResult {
     pub total: u32,
     /// Files that are valid.
     pub valid: u32,
+    /// Files that were not read, and of which nothing is known.
+    pub left: u32,
     /// What is wrong, in the order in which it was found.
     pub faults: Vec<FileFault>,
 }
@@ -108,7 +114,7 @@ pub struct BackupResult {
 impl BackupResult {
     /// Creates an empty result.
     pub fn new(label: BackupLabel) -> Self {
-        BackupResult { label, status: BackupStatus::Valid, total: 0, valid: 0, faults: Vec::new() }
+        BackupResult { label, status: BackupStatus::Valid, total: 0, valid: 0, left: 0, faults: Vec::new() }
     }
 
     /// Records that a file is invalid, and therefore the backup.
@@ -126,7 +132,7 @@ pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: boo
         text.push_str("\n  archiveId: none found");
     }
     for archive in archives {
-        if verbose || archive.total != archive.valid {
+        if verbose || archive.total - archive.left.min(archive.total) != archive.valid {
             let _ = write!(
                 text,
                 "\n  archiveId: {}, total WAL checked: {}, total valid WAL: {}",
@@ -184,7 +190,7 @@ mod tests {
 
     fn archive(valid: u32, faults: Vec<FileFault>) -> ArchiveResult {
         let range = SegmentRun { start: "a".into(), stop: "b".into(), faults };
-        ArchiveResult { id: "15-1".into(), total: 3, valid, segment_size: 0, ranges: vec![range] }
+        ArchiveResult { total: 3, valid, ranges: vec![range], ..ArchiveResult::new("15-1".into()) }
     }
 
     fn backup(status: BackupStatus, faults: &[FileFault]) -> BackupResult {

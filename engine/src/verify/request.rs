@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use repo_format::pg::PgVersion;
 
+use super::memory::ReadFigures;
 use super::report::{ArchiveResult, BackupResult};
 use super::unread::Unread;
 use crate::log::Warnings;
+use crate::recovery_points::ArchivePoints;
 use crate::work::crew::CrewSettings;
 use crate::work::retry::RetryPolicy;
 use crate::{BackupLabel, Error, ErrorCode};
@@ -26,6 +28,14 @@ pub struct VerifyRequest {
     pub pg_version_force: Option<PgVersion>,
     /// Repair info files and manifests of which either the file or the copy is damaged.
     pub repair: bool,
+    /// Read only files that were not read for so long. Zero reads all.
+    pub older_than: Option<Duration>,
+    /// Read at most so many stored bytes: those that were read longest ago. The last file may exceed it.
+    pub max_bytes: Option<u64>,
+    /// Begin to read no file after this time. Files that were read longest ago come first.
+    pub max_time: Option<Duration>,
+    /// Also find out what the good backups and WAL allow to recover to. Not for a single set.
+    pub points: bool,
     /// Number of workers.
     pub process_max: u32,
     /// How often a failed job is retried.
@@ -41,6 +51,10 @@ impl Default for VerifyRequest {
             verbose: false,
             pg_version_force: None,
             repair: false,
+            older_than: None,
+            max_bytes: None,
+            max_time: None,
+            points: false,
             process_max: 1,
             job_retry: 2,
             job_retry_interval: Duration::from_secs(15),
@@ -59,6 +73,11 @@ impl VerifyRequest {
     #[must_use]
     pub fn process_max(self, process_max: u32) -> Self {
         VerifyRequest { process_max, ..self }
+    }
+
+    /// Returns whether what was read is remembered.
+    pub fn remembers(&self) -> bool {
+        self.older_than.is_some() || self.max_bytes.is_some() || self.max_time.is_some()
     }
 
     pub(super) fn crew(&self) -> CrewSettings {
@@ -81,6 +100,10 @@ pub struct VerifySummary {
     pub unread: Unread,
     /// The first few invalid files.
     pub first_faults: Vec<String>,
+    /// What was read and what not, if earlier runs are remembered.
+    pub figures: Option<ReadFigures>,
+    /// What the good backups and WAL allow to recover to, if it was requested and both info files can be used.
+    pub points: Option<Vec<ArchivePoints>>,
     /// The result of each archive.
     pub archives: Vec<ArchiveResult>,
     /// The result of each backup.

@@ -10,14 +10,14 @@ use crate::Result;
 use crate::work::retry::is_about_content;
 
 /// The backups to check, by label, and the WAL.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope {
     pub labels: Vec<BackupLabel>,
     pub wal: WalScope,
 }
 
 /// Which part of the archives is checked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WalScope {
     All,
     None,
@@ -26,7 +26,7 @@ pub(super) enum WalScope {
 }
 
 /// The segments that a single backup needs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WalFilter {
     /// The archive that has them.
     pub archive_id: String,

@@ -3,6 +3,7 @@
 use repo_format::label::BackupLabel;
 
 use super::file::{Checked, FileCheck, FileFault, StoredPart};
+use super::memory::FileKey;
 use super::parts::{PartResults, Standing};
 use super::plan::{BackupState, CheckStep, NamedCheck, Segments, segment_part};
 use super::report::{ArchiveResult, BackupResult, BackupStatus};
@@ -20,6 +21,20 @@ pub(super) struct VerifyJob {
     name: String,
     /// What to check.
     pub check: FileCheck,
+    /// The record to make of the result.
+    pub record: Option<PendingRecord>,
+    /// The file is known to be good. Read only its block map, for what it needs.
+    pub only_map: bool,
+}
+
+/// What will be recorded of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingRecord {
+    pub key: FileKey,
+    /// When the check began, in seconds since the epoch.
+    pub time: u32,
+    /// Whether the file was there when the directory was listed.
+    pub is_listed: bool,
 }
 
 /// An archive or backup, by its index among the results.
@@ -56,6 +71,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Begins another pass, which counts everything again. What could not be read and the first faults were told already.
+    pub fn after(earlier: Tally) -> Self {
+        Tally { unread: earlier.unread, first_faults: earlier.first_faults, ..Tally::default() }
+    }
+
     /// Records a step, and returns the file to check if it is about one.
     pub fn take(&mut self, step: CheckStep) -> Option<VerifyJob> {
         match step {
@@ -66,16 +86,18 @@ impl Tally {
                 self.errors += 1;
                 if let Some(archive) = self.archives.last_mut() {
                     archive.add_fault(&file.segment, FileFault::Other);
+                    archive.bad.push(file.segment);
                 }
             }
             CheckStep::CheckSegment(NamedCheck { name, check }) => {
                 let subject = Subject::Archive(self.archives.len().saturating_sub(1));
-                return Some(VerifyJob { subject, name, check });
+                return Some(VerifyJob { subject, name, check, record: None, only_map: false });
             }
             CheckStep::Backup(label, state) => self.begin_backup(label, state),
             CheckStep::CheckFile(NamedCheck { name, check }) => {
                 self.parts.begin(&check.part());
-                return Some(VerifyJob { subject: Subject::Backup(self.count_file()), name, check });
+                let subject = Subject::Backup(self.count_file());
+                return Some(VerifyJob { subject, name, check, record: None, only_map: false });
             }
             CheckStep::Follow(part) => {
                 let backup = self.count_file();
@@ -103,6 +125,35 @@ impl Tally {
                 (Some(FileFault::Other), Vec::new())
             }
         };
+        self.settle_job(job, fault, needs);
+    }
+
+    /// Records a result that is known without reading the file now.
+    pub fn add_known(&mut self, job: &VerifyJob, fault: Option<FileFault>) {
+        if let Some(fault) = fault
+            && !(fault == FileFault::Missing && matches!(job.subject, Subject::Archive(_)))
+        {
+            self.errors += 1;
+        }
+        self.settle_job(job, fault, Vec::new());
+    }
+
+    /// Records that nothing is known about a file.
+    pub fn add_left(&mut self, job: &VerifyJob) {
+        match job.subject {
+            Subject::Archive(index) => {
+                if let Some(archive) = self.archives.get_mut(index) {
+                    archive.left += 1;
+                }
+            }
+            Subject::Backup(index) => {
+                self.parts.leave(&job.check.part());
+                self.settle_left(index);
+            }
+        }
+    }
+
+    fn settle_job(&mut self, job: &VerifyJob, fault: Option<FileFault>, needs: Vec<StoredPart>) {
         match (job.subject, fault) {
             (Subject::Archive(index), fault) => self.settle_segment(index, &job.name, fault),
             (Subject::Backup(backup), None) => {
@@ -132,6 +183,11 @@ impl Tally {
         for item in std::mem::take(&mut self.deferred) {
             self.conclude(&item, None);
         }
+    }
+
+    /// Returns whether a stored file of a backup is bad, so that others that need a part of it are, too.
+    pub fn has_bad_parts(&self) -> bool {
+        self.parts.has_faults()
     }
 
     /// Begins a directory of segments.
@@ -196,6 +252,13 @@ impl Tally {
             Standing::Waiting => self.deferred.push(item),
             Standing::Fault(fault) => self.conclude(&item, Some(fault)),
             Standing::Valid => self.conclude(&item, None),
+            Standing::Left => self.settle_left(item.backup),
+        }
+    }
+
+    fn settle_left(&mut self, backup: usize) {
+        if let Some(backup) = self.backups.get_mut(backup) {
+            backup.left += 1;
         }
     }
 
@@ -218,7 +281,11 @@ impl Tally {
         let Some(archive) = self.archives.get_mut(archive) else { return };
         match fault {
             None => archive.valid += 1,
-            Some(fault) => archive.add_fault(segment_part(name.rsplit('/').next().unwrap_or_default()), fault),
+            Some(fault) => {
+                let segment = segment_part(name.rsplit('/').next().unwrap_or_default());
+                archive.add_fault(segment, fault);
+                archive.bad.push(segment.to_owned());
+            }
         }
     }
 

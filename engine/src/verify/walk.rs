@@ -9,6 +9,7 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
 use super::info_file::{FilePair, Retry};
+use super::memory::StoredStates;
 use super::plan::{self, Fact, ManifestFact, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
@@ -16,6 +17,7 @@ use crate::repo::wal_header;
 use crate::{Repo, Result, detail};
 
 /// Where to look and how to read.
+#[derive(Clone)]
 pub(super) struct WalkSettings<'a> {
     pub repo: &'a Repo,
     pub stanza: &'a Stanza,
@@ -25,6 +27,8 @@ pub(super) struct WalkSettings<'a> {
     pub retry: Retry<'a>,
     /// The newest backup, if it is not in backup.info: it may be in progress.
     pub current_backup: Option<BackupLabel>,
+    /// Look at the sizes and times of stored files.
+    pub states: bool,
 }
 
 /// What is left to look at.
@@ -36,6 +40,8 @@ pub(super) struct Walk<'a> {
     wal: WalScope,
     /// Manifests of which either the file or the copy is damaged.
     pub half_whole: Vec<HalfWhole>,
+    /// The stored files of the latest fact, if they were wanted.
+    pub states: StoredStates,
 }
 
 /// The archive of one cluster.
@@ -56,12 +62,8 @@ impl<'a> Walk<'a> {
             labels: scope.labels.into(),
             wal: scope.wal,
             half_whole: Vec::new(),
+            states: StoredStates::default(),
         }
-    }
-
-    /// The repository.
-    pub fn repo(&self) -> &'a Repo {
-        self.settings.repo
     }
 
     /// Returns the next fact: first those about the archives, then those about the backups.
@@ -72,12 +74,18 @@ impl<'a> Walk<'a> {
         if let Some(archive) = &mut self.archive
             && let Some(dir) = archive.dirs.pop_front()
         {
-            return read_wal_dir(&self.settings, &self.wal, archive, &dir).map(Some);
+            let (dir, states) = read_wal_dir(&self.settings, &self.wal, archive, &dir)?;
+            self.states = states;
+            return Ok(Some(dir));
         }
         if let Some(id) = self.archive_ids.pop_front() {
             return self.start_archive(id).map(Some);
         }
-        Ok(self.labels.pop_front().map(|label| self.read_backup(label)))
+        let Some(label) = self.labels.pop_front() else { return Ok(None) };
+        if self.settings.states {
+            self.states = read_states(&self.settings, &label);
+        }
+        Ok(Some(self.read_backup(label)))
     }
 
     fn start_archive(&mut self, id: String) -> Result<Fact> {
@@ -119,16 +127,41 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Lists the stored files of a backup. Without them, all of its files are read.
+fn read_states(settings: &WalkSettings<'_>, label: &BackupLabel) -> StoredStates {
+    let (repo, path) = (settings.repo, layout::backup_path(settings.stanza, label));
+    match settings.retry.run(|| repo.storage.list_files(&path)) {
+        Ok(files) => {
+            let files = files.into_iter().map(|file| (file.path, file.size, file.modified));
+            StoredStates::new(&path, files)
+        }
+        Err(error) => {
+            detail!("files of backup '{label}' can't be listed: {error}");
+            StoredStates::default()
+        }
+    }
+}
+
 /// Lists the segments of one directory, and determines their size from the first one if it is not known yet.
-fn read_wal_dir(settings: &WalkSettings<'_>, wal: &WalScope, archive: &mut ArchiveWalk, dir: &str) -> Result<Fact> {
+fn read_wal_dir(
+    settings: &WalkSettings<'_>,
+    wal: &WalScope,
+    archive: &mut ArchiveWalk,
+    dir: &str,
+) -> Result<(Fact, StoredStates)> {
     let path = archive.path.join(dir)?;
-    let mut files = list(settings.repo, &path, plan::is_wal_file)?;
-    files.retain(|file| wal.has(&archive.id, plan::segment_part(file)));
+    let mut entries = settings.repo.storage.list(&path)?.unwrap_or_default();
+    entries.retain(|entry| plan::is_wal_file(&entry.name) && wal.has(&archive.id, plan::segment_part(&entry.name)));
+    let states = match settings.states {
+        true => StoredStates::new(&path, entries.iter().map(|entry| (&entry.name, entry.size, entry.modified))),
+        false => StoredStates::default(),
+    };
+    let files: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
     if archive.segment_size == 0 {
         archive.segment_size = first_segment_size(settings, &path, &files);
     }
     let name = format!("{}/{dir}", archive.id);
-    Ok(Fact::WalDir(WalDir { path, name, files, segment_size: archive.segment_size }))
+    Ok((Fact::WalDir(WalDir { path, name, files, segment_size: archive.segment_size }), states))
 }
 
 /// Returns the segment size from the first readable segment; 0 if none is readable, each of which is then a fault of its

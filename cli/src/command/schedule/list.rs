@@ -28,7 +28,28 @@ struct Shown {
 /// # Errors
 /// The configuration is not valid, or the state can't be read.
 pub(super) fn run(config: &Config, as_json: bool) -> Result<ExitStatus> {
-    let DaemonPlan { jobs, settings } = jobs::plan(config)?;
+    let (shown, has_daemon) = shown(config)?;
+    let text = if as_json {
+        let jobs: Vec<Value> = shown.iter().map(json_of).collect();
+        format!("{}\n", json!({ "daemon": has_daemon, "jobs": jobs }))
+    } else {
+        text_of(&shown, has_daemon)
+    };
+    print(&text)?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Returns each job as JSON, and whether a daemon is running.
+///
+/// # Errors
+/// The same as [`run`].
+pub(crate) fn jobs_json(config: &Config) -> Result<(Vec<Value>, bool)> {
+    let (shown, has_daemon) = shown(config)?;
+    Ok((shown.iter().map(json_of).collect(), has_daemon))
+}
+
+fn shown(config: &Config) -> Result<(Vec<Shown>, bool)> {
+    let DaemonPlan { jobs, settings, .. } = jobs::plan(config)?;
     let path = jobs::state_path(config)?;
     let store = if path.exists() { Some(StateDirectory::open(path)?) } else { None };
     let has_daemon = store.as_ref().map_or(Ok(false), StateDirectory::has_daemon)?;
@@ -48,14 +69,7 @@ pub(super) fn run(config: &Config, as_json: bool) -> Result<ExitStatus> {
         let next = next.take(NEXT_COUNT).collect();
         shown.push(Shown { job, state, next, late });
     }
-    let text = if as_json {
-        let jobs: Vec<Value> = shown.iter().map(json_of).collect();
-        format!("{}\n", json!({ "daemon": has_daemon, "jobs": jobs }))
-    } else {
-        text_of(&shown, has_daemon)
-    };
-    print(&text)?;
-    Ok(ExitStatus::SUCCESS)
+    Ok((shown, has_daemon))
 }
 
 fn json_of(shown: &Shown) -> Value {

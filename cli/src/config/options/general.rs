@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Init, Manifest, RepoGet, RepoLs, RepoRm, Restore, Schedule,
-    Server, ServerPing, Start, Stop, Verify,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Init, Manifest, Metrics, RepoGet, RepoLs, RepoRm, Restore,
+    Schedule, Server, ServerPing, Start, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::Moot;
@@ -135,9 +135,9 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
-        support: Moot("data is sent between hosts as it is stored"),
         summary: "Compression level between hosts.",
-        detail: "Applies to data that is not compressed already.",
+        detail: "Applies to a backup of a cluster on another host with compress-type=none and without encryption. Other \
+                 data is sent as it is stored. 0 disables it.",
         ..OptionDecl::BASE
     };
 
@@ -245,7 +245,7 @@ options! {
         name: "neutral-umask",
         kind: ValueKind::Boolean,
         // Hooks of the daemon keep the umask of the user
-        commands: EVERY.without(&[Daemon, Info, Manifest, Schedule, Server, ServerPing]),
+        commands: EVERY.without(&[Daemon, Info, Manifest, Metrics, Schedule, Server, ServerPing]),
         default: Fixed("y"),
         help: HelpGroup::General,
         summary: "Ignore the umask.",

@@ -1,7 +1,7 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Annotate, Attest, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore,
+    Annotate, Attest, Backup, Check, Expire, Info, Manifest, Metrics, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore,
     Schedule, StanzaCreate, StanzaDelete, StanzaUpgrade, TestRestore, Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
@@ -77,7 +77,7 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Schedule, TestRestore, Verify, Version])
+        commands: on(&[Attest, Info, Manifest, Metrics, RecoveryPoints, RepoLs, Schedule, TestRestore, Verify, Version])
             .with(WITH_SUMMARY),
         own_commands: on(WITH_SUMMARY),
         roles: MAIN,
@@ -92,6 +92,16 @@ options! {
             summary(StanzaCreate),
             summary(StanzaDelete),
             summary(StanzaUpgrade),
+            Override {
+                command: Metrics,
+                values: &[
+                    ("text", "metrics in the text format of Prometheus and OpenMetrics"),
+                    ("json", "all that was found, as /api/v1/status of the daemon"),
+                ],
+                summary: "Output format.",
+                detail: "{values}",
+                ..Override::NONE
+            },
             Override {
                 command: RepoLs,
                 values: &[("text", "one name per line"), ("json", "an object with a member for each entry")],

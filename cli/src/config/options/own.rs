@@ -129,6 +129,44 @@ options! {
         ..OWN
     };
 
+    MAX_BYTES: Opt<u64> = OptionDecl {
+        name: "max-bytes",
+        kind: ValueKind::Size,
+        commands: on(&[Verify]),
+        required: false,
+        range: Range::Fixed("1B", "1024PiB"),
+        summary: "Read at most so many bytes.",
+        detail: "Stored bytes of backups and WAL. Files that were never read come first, then those that were read longest \
+            ago. The last file may exceed the limit. Files that were bad when they were last read are always read. Daily \
+            runs with a seventh of the size of the repository read everything once a week.",
+        ..OWN
+    };
+
+    MAX_TIME: Opt<Duration> = OptionDecl {
+        name: "max-time",
+        kind: ValueKind::Time,
+        commands: on(&[Verify]),
+        required: false,
+        range: Range::Fixed("1s", "4w"),
+        summary: "Begin to read no file after this time.",
+        detail: "Files that were never read come first, then those that were read longest ago. Files that were bad when they \
+            were last read are always read. Reading the directories and manifests takes longer if there are many.",
+        ..OWN
+    };
+
+    OLDER_THAN: Opt<Duration> = OptionDecl {
+        name: "older-than",
+        kind: ValueKind::Time,
+        commands: on(&[Verify]),
+        required: false,
+        range: Range::Fixed("0s", "52w"),
+        summary: "Read only what was not read for so long.",
+        detail: "Files that were good when they were last read, so long ago or less, are not read again, as long as their \
+            size, their time, and what the manifest says about them stay the same. The repository keeps when each file was \
+            read, in the directory proof, which pgBackRest ignores. 0s reads everything.",
+        ..OWN
+    };
+
     LOG_FORMAT: Opt<String> = OptionDecl {
         name: "log-format",
         kind: ValueKind::StringId,
@@ -172,7 +210,8 @@ options! {
         default: Fixed("1d"),
         range: Range::Fixed("1s", "4w"),
         summary: "How long recovery may take.",
-        detail: "A recovery that takes longer is a failed test.",
+        detail: "A recovery that takes longer is a failed test, because nobody could wait for it. Choose a limit that suits \
+            this host.",
         ..OWN
     };
 

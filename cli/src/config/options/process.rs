@@ -1,8 +1,8 @@
 //! Options of the process itself: its configuration, its stanza, its part among other processes.
 
 use crate::config::decl::Command::{
-    Annotate, ArchivePush, Backup, Check, Daemon, Expire, Help, Info, Init, RepoGet, RepoLs, RepoRm, Schedule, Server,
-    ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
+    Annotate, ArchivePush, Backup, Check, Daemon, Expire, Help, Info, Init, Metrics, RepoGet, RepoLs, RepoRm, Schedule,
+    Server, ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{
@@ -140,6 +140,14 @@ options! {
                 required: Some(false),
                 summary: "Run the schedules of this stanza only.",
                 detail: "By default, the daemon runs the schedules of all stanzas.",
+                ..Override::NONE
+            },
+            Override {
+                command: Metrics,
+                required: Some(false),
+                summary: "Look at this stanza only.",
+                detail: "By default, metrics are about all stanzas of the configuration, and of the repositories that \
+                    section [global] configures.",
                 ..Override::NONE
             },
             Override {

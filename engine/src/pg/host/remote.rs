@@ -10,6 +10,7 @@
 mod files;
 mod filters;
 mod jobs;
+mod open_files;
 mod queries;
 mod stream;
 mod worker;
@@ -21,18 +22,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
+use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
 use self::files::RemoteFiles;
+use self::filters::block_filters;
 use self::jobs::JobWorker;
+use self::open_files::OpenFiles;
 use self::queries::RemoteConnection;
+use self::stream::FileRequest;
 use self::worker::RemoteWorker;
 use super::PgHost;
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
-use crate::pipeline::backup::{CopyRules, CopyWorker};
+use crate::pipeline::backup::{CopyRules, CopyWorker, FileEncoder};
+use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::remote::{Connection, RemoteSettings};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
@@ -60,15 +66,29 @@ pub struct RemoteHost {
     settings: Arc<RemotePgSettings>,
     /// The connection of the command itself. It is kept, because its process holds the locks of that host.
     main: Mutex<Option<Arc<Connection>>>,
-    /// The connections of the workers. They end with the threads that use them.
-    workers: Vec<Mutex<Weak<Connection>>>,
+    /// The processes of the workers.
+    workers: Vec<Worker>,
+}
+
+/// The process of a worker.
+#[derive(Default)]
+struct Worker {
+    /// It ends with the threads that use it.
+    connection: Mutex<Weak<Connection>>,
+    open_files: Arc<OpenFiles>,
 }
 
 impl RemoteHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: RemotePgSettings) -> Self {
-        let workers = settings.processes.iter().skip(1).map(|_| Mutex::new(Weak::new())).collect();
+        let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
+    }
+
+    /// The host at the other end of a connection, which has asked for the features. Its only worker uses it, too.
+    pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
+        let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
     }
 
     /// Starts a process on the host.
@@ -90,12 +110,14 @@ impl RemoteHost {
         }
     }
 
+    fn worker(&self, number: u32) -> Result<&Worker> {
+        let worker = (number as usize).checked_sub(1).and_then(|index| self.workers.get(index));
+        worker.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))
+    }
+
     /// Returns the connection of a worker's threads. One that has ended is replaced.
     fn worker_connection(&self, number: u32) -> Result<Arc<Connection>> {
-        let Some(slot) = (number as usize).checked_sub(1).and_then(|index| self.workers.get(index)) else {
-            return Err(Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")));
-        };
-        let mut slot = lock(slot);
+        let mut slot = lock(&self.worker(number)?.connection);
         if let Some(connection) = slot.upgrade().filter(|connection| !connection.has_ended()) {
             return Ok(connection);
         }
@@ -155,8 +177,12 @@ impl PgHost for RemoteHost {
         ListAnswer::decode(answer.data(), InfoLevel::Exists).map(drop)
     }
 
-    fn connect(&self, _: &CancelToken) -> Result<Box<dyn PgConnection>> {
-        Ok(Box::new(RemoteConnection::open(&self.main()?)?))
+    fn check_locks(&self) -> Result<()> {
+        lock(&self.main).as_ref().map_or(Ok(()), |connection| connection.check())
+    }
+
+    fn connect(&self, cancel: &CancelToken) -> Result<Box<dyn PgConnection>> {
+        Ok(Box::new(RemoteConnection::open(&self.main()?, cancel)?))
     }
 
     fn scan(
@@ -167,14 +193,28 @@ impl PgHost for RemoteHost {
         data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
     }
 
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, _: &CancelToken) -> Result<Hashed> {
+        let path = format!("{}/{}", self.path_text()?, path.as_str());
+        let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry))?;
+        let Some(mut stream) = request.open(&Turn::FREE)? else {
+            let text = format!("unable to open missing file '{path}' for read");
+            return Err(Error::new(ErrorCode::FileMissing, text));
+        };
+        let drained = std::io::copy(&mut stream, &mut std::io::sink());
+        drained.map_err(|e| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), e))?;
+        stream.findings()?.blocks()
+    }
+
     fn concurrency(&self) -> Concurrency {
         Concurrency::SERVER
     }
 
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
+        let open_files = Arc::clone(&self.worker(number)?.open_files);
         let has_jobs = connection.has(Capability::CopyJobs);
-        let worker = RemoteWorker::new(connection, Arc::clone(&self.settings), rules, turn);
+        let encoder = FileEncoder::new(rules, turn);
+        let worker = RemoteWorker::new(connection, open_files, Arc::clone(&self.settings), encoder);
         Ok(if has_jobs { Box::new(JobWorker::new(worker, turn)) } else { Box::new(worker) })
     }
 }

@@ -12,6 +12,7 @@ use super::{CopyRules, prior_map};
 use crate::cancel::CancelToken;
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{ReadRange, RepoStorage, RepoWriter};
+use crate::throttle::Pace;
 use crate::{Error, ErrorCode, Result};
 
 /// Bytes read at a time from the repository.
@@ -22,12 +23,19 @@ pub struct Copier<'a> {
     rules: &'a CopyRules,
     storage: OnTurn<&'a dyn RepoStorage>,
     worker: Box<dyn CopyWorker + 'a>,
+    pace: Pace,
 }
 
 impl<'a> Copier<'a> {
     /// Stores in this repository what the worker copies.
     pub fn new(rules: &'a CopyRules, storage: OnTurn<&'a dyn RepoStorage>, worker: Box<dyn CopyWorker + 'a>) -> Self {
-        Copier { rules, storage, worker }
+        Copier { rules, storage, worker, pace: Pace::FREE }
+    }
+
+    /// Copies no faster than this.
+    #[must_use]
+    pub fn with_pace(self, pace: &Pace) -> Self {
+        Copier { pace: pace.clone(), ..self }
     }
 
     /// Copies the files of a job.
@@ -36,7 +44,15 @@ impl<'a> Copier<'a> {
     /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
     /// new copier.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
-        let mut file = JobFile { rules: self.rules, storage: &self.storage, job, writer: None, made: false, size: 0 };
+        let mut file = JobFile {
+            rules: self.rules,
+            storage: &self.storage,
+            pace: &self.pace,
+            job,
+            writer: None,
+            made: false,
+            size: 0,
+        };
         let results = self.worker.run(job, &mut file, cancel).and_then(|results| {
             file.end(&results)?;
             Ok(results)
@@ -53,6 +69,7 @@ impl<'a> Copier<'a> {
 struct JobFile<'a> {
     rules: &'a CopyRules,
     storage: &'a dyn RepoStorage,
+    pace: &'a Pace,
     job: &'a CopyJob,
     writer: Option<Box<dyn RepoWriter>>,
     /// Whether the file was created.
@@ -122,10 +139,14 @@ impl JobStore for JobFile<'_> {
         })
     }
 
+    fn pace(&self) -> Pace {
+        self.pace.clone()
+    }
+
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
         let path = &self.job.path;
         let Some(mut stored) = self.storage.read(path, ReadRange::default())? else { return Ok(None) };
-        sum(&mut stored, &mut vec![0; READ_BUFFER_BYTES], &|| self.storage.display(path)).map(Some)
+        sum(&mut stored, &mut vec![0; READ_BUFFER_BYTES], &|| self.storage.display(path), &|_| ()).map(Some)
     }
 
     fn prior_map(&mut self, file: &CopyFile) -> Result<Option<BlockMap>> {

@@ -10,6 +10,7 @@ use super::worker::JobStore;
 use crate::cancel::CancelToken;
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
+use crate::throttle::Pace;
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
@@ -24,6 +25,8 @@ pub(crate) struct OpenJob<'a> {
     pub(crate) job: &'a CopyJob,
     pub(crate) store: &'a mut dyn JobStore,
     pub(crate) cancel: &'a CancelToken,
+    /// How fast the data directory may be read.
+    pub(crate) pace: Pace,
 }
 
 /// What follows from the comparison of a file with what is recorded.
@@ -38,7 +41,12 @@ pub(crate) enum Compared {
     },
 }
 
-impl OpenJob<'_> {
+impl<'a> OpenJob<'a> {
+    pub(crate) fn new(job: &'a CopyJob, store: &'a mut dyn JobStore, cancel: &'a CancelToken) -> Self {
+        let pace = store.pace();
+        OpenJob { job, store, cancel, pace }
+    }
+
     /// Compares a file with what is recorded. `plain` returns its size and checksum, or `None` if it no longer exists.
     pub(crate) fn compare(
         &mut self,
@@ -87,14 +95,19 @@ pub(crate) struct FileEncoder<'a> {
     pub(crate) turn: Turn,
     pub(crate) sink: Sink,
     read_buffer: Vec<u8>,
-    /// Created for the first file.
-    encoders: Option<Encoders>,
+    encoders: Encoders,
 }
 
 impl<'a> FileEncoder<'a> {
     /// An encoder for the thread that has this turn.
     pub(crate) fn new(rules: &'a CopyRules, turn: &Turn) -> Self {
-        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders: None }
+        let encoders = Encoders::new(rules, turn, false);
+        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders }
+    }
+
+    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
+    pub(super) fn spare_memory(&mut self) {
+        self.encoders = Encoders::new(self.rules, &self.turn, true);
     }
 
     /// The buffer for reading plain bytes.
@@ -114,10 +127,6 @@ impl<'a> FileEncoder<'a> {
         self.read_buffer();
         let FileEncoder { rules, turn, sink, read_buffer, encoders } = self;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
-        let encoders = match encoders {
-            Some(encoders) => encoders,
-            none => none.insert(Encoders::new(rules, turn)?),
-        };
         let transform = match &file.block {
             Some(block) => {
                 let layout = BlockLayout {
@@ -134,13 +143,17 @@ impl<'a> FileEncoder<'a> {
         };
         sink.begin_file(transform.transforms());
         let mut pass = Pass::new(input, transform, pages);
+        let mut paid = 0;
         while pass.advance(read_buffer, &mut sink.pending, display)? {
+            open.pace.after(pass.size() - paid, open.cancel);
+            paid = pass.size();
             open.cancel.check()?;
             turn.give_way();
             if sink.file_pending().len() >= rules.compare_buffer_bytes {
                 sink.flush(open.store)?;
             }
         }
+        open.pace.after(pass.size() - paid, open.cancel);
         let passed = pass.finish(&mut sink.pending)?;
         self.end_file(open, file, passed)
     }

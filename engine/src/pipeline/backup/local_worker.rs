@@ -30,13 +30,21 @@ impl<'a> LocalWorker<'a> {
         LocalWorker { data_dir, version_force, encoder: FileEncoder::new(rules, turn) }
     }
 
+    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
+    #[must_use]
+    pub(crate) fn sparing_memory(mut self) -> Self {
+        self.encoder.spare_memory();
+        self
+    }
+
     fn file(&mut self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<CopyResult> {
         open.cancel.check()?;
         Ok(CopyResult { name: file.name.clone(), outcome: self.outcome(open, file)? })
     }
 
     fn outcome(&mut self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<CopyOutcome> {
-        let repo_invalid = match open.compare(file, || self.plain_checksum(file))? {
+        let (pace, cancel) = (open.pace.clone(), open.cancel);
+        let repo_invalid = match open.compare(file, || self.plain_checksum(file, &|bytes| pace.after(bytes, cancel)))? {
             Compared::Done(outcome) => return Ok(outcome),
             Compared::Differs { repo_invalid } => repo_invalid,
         };
@@ -49,7 +57,7 @@ impl<'a> LocalWorker<'a> {
     }
 
     /// Returns size and checksum of the file as it is now; `None` if it no longer exists.
-    fn plain_checksum(&mut self, file: &CopyFile) -> Result<Option<(u64, Sha1)>> {
+    fn plain_checksum(&mut self, file: &CopyFile, after_read: &dyn Fn(u64)) -> Result<Option<(u64, Sha1)>> {
         let LocalWorker { data_dir, encoder, .. } = self;
         let display = || display(data_dir, file);
         let Some(source) = data_dir.open(&file.name)? else {
@@ -60,7 +68,7 @@ impl<'a> LocalWorker<'a> {
             }
             return Ok(None);
         };
-        sum(&mut Input::file(source, file), encoder.read_buffer(), &display).map(Some)
+        sum(&mut Input::file(source, file), encoder.read_buffer(), &display, after_read).map(Some)
     }
 
     /// Opens a file; `None` if it no longer exists.
@@ -90,7 +98,7 @@ impl CopyWorker for LocalWorker<'_> {
             turn.reserve(job.threads - 1)
         });
         self.encoder.sink.begin_job();
-        let mut open = OpenJob { job, store, cancel };
+        let mut open = OpenJob::new(job, store, cancel);
         let results = job.files.iter().map(|file| self.file(&mut open, file)).collect::<Result<_>>()?;
         self.encoder.sink.end_job(open.store)?;
         Ok(results)

@@ -6,6 +6,7 @@ use repo_format::hash::Sha1;
 use super::job::{CopyFile, CopyJob, CopyResult};
 use crate::Result;
 use crate::cancel::CancelToken;
+use crate::throttle::Pace;
 
 /// Does whole jobs beside the data directory: reads files, checks their pages and reads suspect ones again, hashes,
 /// compresses and encrypts.
@@ -31,6 +32,11 @@ pub trait JobStore {
     /// # Errors
     /// It can't be read.
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>>;
+
+    /// The pace at which the worker may read the data directory, or receive what another host read of it.
+    fn pace(&self) -> Pace {
+        Pace::FREE
+    }
 
     /// Returns the block map of the prior backup that this file of the job continues; `None` if there is none.
     ///

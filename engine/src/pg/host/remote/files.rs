@@ -91,14 +91,20 @@ impl PgFiles for RemoteFiles {
     fn list(&mut self, path: &str) -> Result<Option<Vec<DirEntry>>> {
         let asked = match self.asked.remove(path) {
             Some(asked) => asked,
-            None => self.ask(path)?,
+            None => {
+                // It must not be asked for again
+                if let Some(index) = self.ahead.iter().position(|ahead| ahead == path) {
+                    self.ahead.remove(index);
+                }
+                self.ask(path)?
+            }
         };
         self.ask_ahead()?;
         let answer = asked.wait()?;
         let Some(found) = ListAnswer::decode(answer.data(), InfoLevel::Detail)?.entries else { return Ok(None) };
         let mut entries = Vec::new();
         for entry in found {
-            let entry = entry?;
+            let entry = entry.map_err(|error| error.context(format!("unable to list path '{path}'")))?;
             let is_name = !matches!(entry.name, "" | "." | "..") && !entry.name.contains('/');
             if !is_name || path.len() + entry.name.len() >= PATH_BYTES_MAX {
                 let text = format!("'{}' in the list of '{path}' is not a file name", entry.name);

@@ -12,7 +12,7 @@ use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 
 use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::remote::Connection;
-use crate::{Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// An open connection.
 pub(super) struct RemoteConnection {
@@ -20,21 +20,23 @@ pub(super) struct RemoteConnection {
     session: u64,
     /// The `db-timeout` of that host.
     timeout: Duration,
+    cancel: CancelToken,
 }
 
 impl RemoteConnection {
     /// Has the process connect.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`], and the error that ended the connection to the process.
-    pub(super) fn open(connection: &Arc<Connection>) -> Result<Self> {
+    /// [`ErrorCode::DbConnect`], the error that ended the connection to the process, [`ErrorCode::Term`] after a signal.
+    pub(super) fn open(connection: &Arc<Connection>, cancel: &CancelToken) -> Result<Self> {
         const OPTION: &str = "db-timeout";
         let opened = connection.send(&Call::DatabaseOpen, None)?;
         let asked = connection.send(&Call::Options(OptionsRequest { names: vec![OPTION] }), None)?;
         let session = opened.session;
-        opened.wait()?;
+        opened.wait_or_stop(cancel)?;
         // From here on the session is closed
-        let mut opened = RemoteConnection { connection: Arc::clone(connection), session, timeout: Duration::ZERO };
+        let (connection, cancel) = (Arc::clone(connection), cancel.clone());
+        let mut opened = RemoteConnection { connection, session, timeout: Duration::ZERO, cancel };
         let values = OptionsAnswer::decode(asked.wait()?.data(), 1)?.values;
         let [OptionValue::Number(timeout_ms)] = values.as_slice() else {
             return Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{OPTION}'")));
@@ -53,7 +55,9 @@ impl PgConnection for RemoteConnection {
             Expect::Rows(count) => (Expected::Any, count),
         };
         let request = QueryRequest { expected, sql: query };
-        let answer = self.connection.send(&Call::DatabaseQuery(request), Some(self.session))?.wait()?;
+        let sent = self.connection.send(&Call::DatabaseQuery(request), Some(self.session))?;
+        // The server may work on it for long
+        let answer = sent.wait_or_stop(&self.cancel)?;
         let answer = QueryAnswer::decode(answer.data(), expected)?;
         answer.rows().map(|row| Ok(columns(&row?, count)?.into_iter().map(text).collect())).collect()
     }

@@ -15,6 +15,7 @@ use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
 use super::filters::{FileFilters, sum_filters};
+use super::open_files::{OpenFiles, Place, files_max};
 use super::stream::{FileRequest, FileStream};
 use super::{RemotePgSettings, read_control};
 use crate::cancel::CancelToken;
@@ -24,7 +25,6 @@ use crate::pipeline::backup::{
     OpenJob, Passed,
 };
 use crate::remote::Connection;
-use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 use repo_format::manifest::pg_path;
 
@@ -36,6 +36,7 @@ const BYTES_AHEAD_MAX: u64 = 4 << 20;
 /// Copies files of one data directory.
 pub(super) struct RemoteWorker<'a> {
     pub(super) connection: Arc<Connection>,
+    pub(super) open_files: Arc<OpenFiles>,
     pub(super) settings: Arc<RemotePgSettings>,
     encoder: FileEncoder<'a>,
 }
@@ -50,17 +51,19 @@ struct AskedFile {
     is_compressed: bool,
     /// Bytes that the answer may have.
     bytes: u64,
+    /// The file as an open one of the process there.
+    place: Place,
 }
 
 impl<'a> RemoteWorker<'a> {
-    /// A worker for the thread that has this turn.
+    /// A worker for the thread that has the turn of this encoder. `open_files` are those of the process on the host.
     pub(super) fn new(
         connection: Arc<Connection>,
+        open_files: Arc<OpenFiles>,
         settings: Arc<RemotePgSettings>,
-        rules: &'a CopyRules,
-        turn: &Turn,
+        encoder: FileEncoder<'a>,
     ) -> Self {
-        RemoteWorker { connection, settings, encoder: FileEncoder::new(rules, turn) }
+        RemoteWorker { connection, open_files, settings, encoder }
     }
 
     /// What all jobs share.
@@ -74,7 +77,7 @@ impl<'a> RemoteWorker<'a> {
     }
 
     /// Compares all files of a job that are to be compared.
-    fn compare(&self, open: &mut OpenJob<'_>) -> Result<Vec<Compared>> {
+    pub(super) fn compare(&self, open: &mut OpenJob<'_>) -> Result<Vec<Compared>> {
         let files = &open.job.files;
         let mut to_ask = files.iter().filter(|file| file.method.compares());
         let mut asked = VecDeque::new();
@@ -144,7 +147,8 @@ impl<'a> RemoteWorker<'a> {
                     break;
                 }
                 if is_copied(next) {
-                    asked.push_back(self.ask(open, file)?);
+                    let Some(place) = self.place(file, next == index, open.cancel)? else { break };
+                    asked.push_back(self.ask(open, file, place)?);
                 }
                 next += 1;
             }
@@ -166,13 +170,23 @@ impl<'a> RemoteWorker<'a> {
         Ok(results)
     }
 
+    /// Counts a file as an open one of the process there. Waits only if the file is needed now; `None` if there are
+    /// too many for now.
+    fn place(&self, file: &CopyFile, is_needed: bool, cancel: &CancelToken) -> Result<Option<Place>> {
+        let (size, max) = (file.size_original, files_max(self.encoder.rules.compression));
+        match self.open_files.try_open(size, max) {
+            None if is_needed => self.encoder.turn.waiting(|| self.open_files.open(size, max, cancel)).map(Some),
+            place => Ok(place),
+        }
+    }
+
     /// Asks for a file.
-    fn ask(&self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<AskedFile> {
+    fn ask(&self, open: &mut OpenJob<'_>, file: &CopyFile, place: Place) -> Result<AskedFile> {
         let rules = self.encoder.rules;
         let (path, limit) = (self.path(file), limit(file));
         // The control file must be consistent, which only this side finds out
         if &*file.name == PG_CONTROL || limit == Some(0) {
-            return Ok(AskedFile { request: None, transforms: false, is_compressed: false, bytes: 0 });
+            return Ok(AskedFile { request: None, transforms: false, is_compressed: false, bytes: 0, place });
         }
         let prior_map = match &file.block {
             Some(_) => open.store.prior_map(file)?.map(|map| encode_map(file, &map)).transpose()?,
@@ -193,12 +207,12 @@ impl<'a> RemoteWorker<'a> {
         }
         let request = FileRequest::send(&self.connection, &path, limit, filters.list())?;
         let is_compressed = filters.network_level.is_some();
-        Ok(AskedFile { request: Some(request), transforms, is_compressed, bytes: file.size_original })
+        Ok(AskedFile { request: Some(request), transforms, is_compressed, bytes: file.size_original, place })
     }
 
     fn copy_file(&mut self, open: &mut OpenJob<'_>, file: &CopyFile, asked: AskedFile) -> Result<CopyOutcome> {
         let path = self.path(file);
-        let AskedFile { request, transforms, is_compressed, .. } = asked;
+        let AskedFile { request, transforms, is_compressed, bytes: _, place: _place } = asked;
         let Some(request) = request else { return self.copy_here(open, file, &path) };
         let Some(stream) = request.open(&self.encoder.turn)? else { return Ok(CopyOutcome::Removed) };
         let kind = if is_compressed { CompressType::Lz4 } else { CompressType::None };
@@ -235,6 +249,7 @@ impl<'a> RemoteWorker<'a> {
             }
             hasher.update(data);
             size += count as u64;
+            open.pace.after(count as u64, open.cancel);
             sink.pending.extend_from_slice(data);
         }
         *self.encoder.read_buffer() = buffer;
@@ -260,7 +275,7 @@ impl CopyWorker for RemoteWorker<'_> {
             self.encoder.turn.takes_long();
         }
         self.encoder.sink.begin_job();
-        let mut open = OpenJob { job, store, cancel };
+        let mut open = OpenJob::new(job, store, cancel);
         let compared = self.compare(&mut open)?;
         let results = self.copy(&mut open, compared)?;
         self.encoder.sink.end_job(open.store)?;

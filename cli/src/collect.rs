@@ -1,0 +1,187 @@
+//! Collects what metrics, the status page and the API show.
+//!
+//! What does not answer in time is reported as such and left behind: a thread that hangs on a file system ends with the
+//! process, which collects once.
+
+mod cluster;
+mod recovery;
+mod repo;
+mod spool;
+mod stanza;
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use engine::{Error, ErrorCode, Result};
+use jiff::Timestamp;
+use monitor::snapshot::{self, JobView, Snapshot, StanzaView};
+use serde_json::json;
+
+use crate::config::{Command, Config};
+use repo_format::layout::{self, RepoPath};
+
+use crate::command::schedule::list;
+use crate::repos;
+use stanza::CollectedStanza;
+
+/// How long everything may take.
+const ALL_MAX: Duration = Duration::from_secs(45);
+/// How long a repository or cluster may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How many stanzas are looked at at the same time.
+const WORKERS: usize = 4;
+
+/// What was collected.
+pub(crate) struct Collected {
+    pub(crate) snapshot: Snapshot,
+    /// The JSON of `info` for all stanzas.
+    pub(crate) info: String,
+}
+
+/// What is collected, for threads that may outlive the collection.
+#[derive(Clone)]
+pub(crate) struct CollectRequest {
+    /// The configuration of the daemon.
+    pub(crate) daemon: Arc<Config>,
+    /// The last collection. What changes rarely is looked up again only after a while.
+    pub(crate) previous: Option<Arc<Snapshot>>,
+    /// The only stanza.
+    pub(crate) stanza: Option<String>,
+}
+
+/// Looks at everything.
+pub(crate) fn collect(request: &CollectRequest) -> Collected {
+    let begin = Instant::now();
+    let mut errors = Vec::new();
+    let time = now();
+    let (names, listing_errors) = stanzas(request);
+    errors.extend(listing_errors);
+    let found = all_stanzas(request, &names, begin + ALL_MAX);
+    let info: Vec<&str> = found.iter().map(|stanza| stanza.info.as_str()).collect();
+    let info = format!("[{}]", info.join(","));
+    let (jobs, daemon) = match jobs(&request.daemon) {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            errors.push(format!("jobs: {error}"));
+            (Vec::new(), false)
+        }
+    };
+    for stanza in &found {
+        errors.extend(stanza.errors.iter().map(|error| format!("stanza {}: {error}", stanza.view.name)));
+    }
+    let snapshot = Snapshot {
+        format: snapshot::FORMAT,
+        time,
+        duration_seconds: begin.elapsed().as_secs_f64(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        daemon,
+        errors,
+        stanzas: found.into_iter().map(|stanza| stanza.view).collect(),
+        jobs,
+    };
+    Collected { snapshot, info }
+}
+
+/// The time in seconds since 1970.
+fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+/// Runs something that may hang, and gives up after a while.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`] without a thread, [`ErrorCode::HostConnect`] if it takes too long, and those of `work`.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = channel();
+    let run = move || {
+        // Nobody waits any more
+        let _ = sender.send(work());
+    };
+    std::thread::Builder::new()
+        .spawn(run)
+        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start a thread", error))?;
+    receiver.recv_timeout(limit).unwrap_or_else(|_| {
+        Err(Error::new(ErrorCode::HostConnect, format!("no answer within {} seconds", limit.as_secs())))
+    })
+}
+
+/// Returns the stanzas of the configuration, and those in the repositories that all stanzas share.
+fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
+    if let Some(stanza) = &request.stanza {
+        return (vec![stanza.clone()], Vec::new());
+    }
+    let mut names: BTreeSet<String> = request.daemon.stanzas().into_iter().collect();
+    let daemon = Arc::clone(&request.daemon);
+    let listed = within(ANSWER_MAX, move || {
+        let config = daemon.of_command(Command::Info)?;
+        let mut names = Vec::new();
+        for repo in repos::open_each(&config)? {
+            // A stanza of the configuration shows the error
+            names.extend(repo.storage.names(&RepoPath::new(layout::BACKUP)?).ok().flatten().unwrap_or_default());
+        }
+        Ok(names)
+    });
+    let errors = match listed {
+        Ok(listed) => {
+            names.extend(listed.into_iter().filter(|name| name.parse::<engine::Stanza>().is_ok()));
+            Vec::new()
+        }
+        // Without global repositories there is nothing to list
+        Err(error) if error.code == ErrorCode::OptionRequired => Vec::new(),
+        Err(error) => vec![format!("stanzas of the repositories: {error}")],
+    };
+    (names.into_iter().collect(), errors)
+}
+
+/// Looks at each stanza, several at a time.
+fn all_stanzas(request: &CollectRequest, names: &[String], end: Instant) -> Vec<CollectedStanza> {
+    let owned: Vec<String> = names.to_vec();
+    let queue = Arc::new(Mutex::new(owned.into_iter().enumerate()));
+    let (sender, receiver) = channel();
+    for _ in 0..WORKERS.min(names.len()) {
+        let (queue, sender, request) = (Arc::clone(&queue), sender.clone(), request.clone());
+        let work = move || {
+            loop {
+                let next = queue.lock().ok().and_then(|mut queue| queue.next());
+                let Some((index, name)) = next else { return };
+                if sender.send((index, stanza::collect(&request, &name))).is_err() {
+                    return;
+                }
+            }
+        };
+        // The stanza is then one that does not answer
+        let _ = std::thread::Builder::new().spawn(work);
+    }
+    drop(sender);
+    let mut found: Vec<Option<CollectedStanza>> = names.iter().map(|_| None).collect();
+    while let Ok((index, stanza)) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        found[index] = Some(stanza);
+    }
+    let unanswered = |name: &String| {
+        let error = Error::new(ErrorCode::HostConnect, format!("no answer within {} seconds", ALL_MAX.as_secs()));
+        unreadable(name, &error)
+    };
+    found.into_iter().zip(names).map(|(found, name)| found.unwrap_or_else(|| unanswered(name))).collect()
+}
+
+/// A stanza of which only an error is known.
+fn unreadable(name: &str, error: &Error) -> CollectedStanza {
+    let lock = json!({ "backup": { "held": false }, "restore": { "held": false } });
+    let info = json!({ "name": name, "status": { "code": 99, "lock": lock, "message": "other" } });
+    let text = format!("[{}] {error}", error.code);
+    let view = StanzaView { name: name.to_owned(), status_code: 99, status: text.clone(), ..StanzaView::default() };
+    CollectedStanza { view, info: info.to_string(), errors: vec![text] }
+}
+
+/// Returns the jobs, and whether a daemon is running.
+fn jobs(daemon: &Config) -> Result<(Vec<JobView>, bool)> {
+    let (jobs, has_daemon) = list::jobs_json(daemon)?;
+    let read = |job| {
+        serde_json::from_value(job)
+            .map_err(|error| Error::new(ErrorCode::Assert, format!("a job has another form than expected: {error}")))
+    };
+    Ok((jobs.into_iter().map(read).collect::<Result<_>>()?, has_daemon))
+}

@@ -1,0 +1,191 @@
+//! Looks at one stanza.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::info::{BackupFact, Detail, InfoRequest, RunningLock, StanzaFact};
+use engine::proof::{ProofFact, ProofReport};
+use engine::session::RepoSource;
+use engine::{Repo, Result, Session};
+use monitor::snapshot::{BackupView, ProofView, RunningView, StanzaView};
+
+use super::{ANSWER_MAX, CollectRequest, cluster, now, recovery, repo, spool, unreadable, within};
+use crate::config::{Command, Config, opt};
+use crate::render::{info_json, info_lock};
+use crate::{cancel_token, repos};
+
+/// What is known of a stanza.
+pub(super) struct CollectedStanza {
+    pub(super) view: StanzaView,
+    /// Its JSON of `info`.
+    pub(super) info: String,
+    /// What could not be collected.
+    pub(super) errors: Vec<String>,
+}
+
+/// Looks at a stanza. What does not answer is part of the result.
+pub(super) fn collect(request: &CollectRequest, name: &str) -> CollectedStanza {
+    try_collect(request, name).unwrap_or_else(|error| unreadable(name, &error))
+}
+
+fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> {
+    let config = Arc::new(request.daemon.for_stanza(Command::Info, name)?);
+    let answers = repo::open_all(&config);
+    let latencies: Vec<(u32, Option<f64>)> =
+        answers.iter().map(|answer| (answer.repo.key, answer.latency_seconds)).collect();
+    let opened: Vec<Repo> = answers.into_iter().map(|answer| answer.repo).collect();
+    let fact = {
+        let (config, opened) = (Arc::clone(&config), opened.clone());
+        within(ANSWER_MAX, move || session(&config, &opened)?.info(&InfoRequest::default()))?
+    };
+    let previous = request.previous.as_ref().and_then(|previous| previous.stanza(name));
+    let mut errors = Vec::new();
+    let mut view = StanzaView {
+        name: name.to_owned(),
+        status_code: fact.status.number(),
+        status: fact.status.message().to_owned(),
+        backups: fact.backups.iter().map(backup_view).collect(),
+        running: running(request, previous, &fact),
+        ..StanzaView::default()
+    };
+    count_databases(request, previous, &mut view, &config, &opened);
+    view.repos = fact.repos.iter().map(|found| repo::view(found, &fact, &latencies)).collect();
+    recovery::add(&mut view, &fact, previous, || {
+        let (config, opened) = (Arc::clone(&config), opened.clone());
+        within(ANSWER_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
+    });
+    // A host without clusters has no such configuration
+    if let Ok(backup) = request.daemon.for_stanza(Command::Backup, name) {
+        view.clusters = cluster::collect(&Arc::new(backup), &fact, previous);
+    }
+    match spool::collect(request, name) {
+        Ok(spool) => view.spool = spool,
+        Err(error) => errors.push(format!("spool: {error}")),
+    }
+    let info = info_json::render(std::slice::from_ref(&fact), Detail::Full);
+    let info = info.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(CollectedStanza { view, info, errors })
+}
+
+/// A session with repositories that are open.
+fn session(config: &Config, opened: &[Repo]) -> Result<Session> {
+    let sources = opened.iter().cloned().map(RepoSource::Open);
+    let session = Session::new(repos::stanza(config)?, sources)?.with_cancel(cancel_token().clone());
+    Ok(session.with_lock_path(repos::lock_path(config)?))
+}
+
+fn backup_view(backup: &BackupFact) -> BackupView {
+    let entry = &backup.entry;
+    BackupView {
+        label: backup.label.to_string(),
+        kind: entry.backup_type.to_string(),
+        repo_key: backup.repo_key,
+        start: entry.timestamp_start,
+        stop: entry.timestamp_stop,
+        database_bytes: entry.size,
+        copied_bytes: entry.size_delta,
+        stored_bytes: entry.repo_size_delta,
+        prior: entry.prior.as_ref().map(ToString::to_string),
+        error: backup.error(),
+        annotation: entry.annotation.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        databases: None,
+        proof: backup.proof.as_ref().map(|proof| proof_view(backup.label.as_ref(), proof)),
+    }
+}
+
+fn proof_view(label: &str, proof: &ProofFact) -> ProofView {
+    let backup = label.to_owned();
+    match proof {
+        ProofFact::Unreadable(error) => {
+            ProofView { backup, result: "unreadable".to_owned(), reason: Some(error.clone()), ..ProofView::default() }
+        }
+        ProofFact::Known(stored) => known_proof(backup, &stored.report),
+    }
+}
+
+fn known_proof(backup: String, report: &ProofReport) -> ProofView {
+    let phases = &report.phases;
+    let seconds = [
+        ("plan", phases.plan_ms),
+        ("restore", phases.restore_ms),
+        ("recovery", phases.recovery_ms),
+        ("checks", phases.checks_ms),
+    ]
+    .map(|(phase, ms)| (phase.to_owned(), milliseconds(ms)));
+    ProofView {
+        backup,
+        result: report.result.word().to_owned(),
+        reason: report.reason.clone(),
+        time: report.stop,
+        lsn: report.recovery.reached.as_ref().map(|end| end.lsn.clone()),
+        recovery_seconds: milliseconds(report.rto_ms),
+        phase_seconds: BTreeMap::from(seconds),
+        without: report.without().into_iter().map(str::to_owned).collect(),
+    }
+}
+
+fn milliseconds(ms: u64) -> f64 {
+    std::time::Duration::from_millis(ms).as_secs_f64()
+}
+
+/// Returns what is running on this host, with its rate since the last collection.
+fn running(request: &CollectRequest, previous: Option<&StanzaView>, fact: &StanzaFact) -> Vec<RunningView> {
+    let seconds = request.previous.as_ref().map_or(0, |previous| now().saturating_sub(previous.time));
+    let locks = [("backup", info_lock::backup_total(fact)), ("restore", fact.restore_lock)];
+    let held = locks.into_iter().filter(|(_, lock)| lock.held);
+    held.map(|(kind, lock): (&str, RunningLock)| {
+        let before = previous.and_then(|stanza| stanza.running.iter().find(|running| running.kind == kind));
+        let copied = before.and_then(|before| lock.size_complete.checked_sub(before.done_bytes));
+        #[expect(clippy::cast_precision_loss, reason = "a rate is not exact")]
+        let rate = copied.filter(|_| seconds > 0).map(|copied| copied as f64 / seconds as f64);
+        let left = lock.size.saturating_sub(lock.size_complete);
+        #[expect(clippy::cast_precision_loss, reason = "a time left is not exact")]
+        let seconds_left = rate.filter(|rate| *rate > 0.0 && lock.size > 0).map(|rate| left as f64 / rate);
+        RunningView {
+            kind: kind.to_owned(),
+            total_bytes: (lock.size > 0).then_some(lock.size),
+            done_bytes: lock.size_complete,
+            bytes_per_second: rate,
+            seconds_left,
+        }
+    })
+    .collect()
+}
+
+/// Counts the databases of backups, as the option asks. A finished backup does not change, so each is read once.
+fn count_databases(
+    request: &CollectRequest,
+    previous: Option<&StanzaView>,
+    view: &mut StanzaView,
+    config: &Arc<Config>,
+    opened: &[Repo],
+) {
+    let wanted = request.daemon.find(opt::METRICS_DATABASES).unwrap_or("none");
+    let newest = |kinds: &[&str], backups: &[BackupView]| {
+        let fitting = backups.iter().filter(|backup| kinds.contains(&backup.kind.as_str()));
+        fitting.max_by_key(|backup| backup.stop).map(|backup| (backup.repo_key, backup.label.clone()))
+    };
+    let latest: Vec<(u32, String)> = [&["full"][..], &["full", "diff"], &["full", "diff", "incr"]]
+        .into_iter()
+        .filter_map(|kinds| newest(kinds, &view.backups))
+        .collect();
+    for backup in &mut view.backups {
+        let key = (backup.repo_key, backup.label.clone());
+        if wanted == "none" || (wanted == "latest" && !latest.contains(&key)) {
+            continue;
+        }
+        let same = |known: &&BackupView| known.repo_key == key.0 && known.label == key.1;
+        let known = previous.and_then(|stanza| stanza.backups.iter().find(same)).and_then(|known| known.databases);
+        backup.databases = known.or_else(|| {
+            let (config, label) = (Arc::clone(config), key.1.clone());
+            let of_backup: Vec<Repo> = opened.iter().filter(|repo| repo.key == key.0).cloned().collect();
+            let count = within(ANSWER_MAX, move || {
+                let request = InfoRequest { set: Some(label), ..InfoRequest::default() };
+                let fact = session(&config, &of_backup)?.info(&request)?;
+                let set = fact.backups.into_iter().next().and_then(|backup| backup.set);
+                Ok(set.map(|set| set.databases.len() as u64))
+            });
+            count.inspect_err(|error| engine::warn!("backup {}: databases: {error}", key.1)).ok().flatten()
+        });
+    }
+}

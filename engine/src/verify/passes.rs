@@ -1,0 +1,257 @@
+//! Passes over a repository: each plans all files and reads those that are due.
+//!
+//! Without limits one pass reads everything. A limit in bytes or time needs to know first which files were read longest
+//! ago, and time also how fast they are read, so that a first pass reads nothing and others read a part. Files are too many
+//! to keep their checks in memory, but manifests are quickly read again.
+
+mod recall;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::cipher::Cipher;
+
+use self::recall::{Next, Recall};
+use super::VerifyTask;
+use super::file::FileChecker;
+use super::memory::{Cutoff, Keeper, ReadFigures, Survey};
+use super::plan::{CheckStep, Plan, PlanSettings};
+use super::repair::HalfWhole;
+use super::scope::Scope;
+use super::tally::{Tally, VerifyJob};
+use super::unread::UnopenedBundles;
+use super::walk::{Walk, WalkSettings};
+use crate::storage::on_turn::OnTurn;
+use crate::work::crew::{Crew, CrewSettings, Event};
+use crate::work::retry::{RetryPolicy, is_lasting_locally};
+use crate::{Error, Result, detail, warn};
+
+/// Jobs of one worker. Each has a decoder with its window.
+const JOBS_PER_WORKER_MAX: u32 = 3;
+/// Bytes that are read to learn how fast they are read.
+const FIRST_BYTES: u64 = 256 << 20;
+/// The part of the remaining time that a pass is to use, in percent. What is read at its end is not in order.
+const TIME_USED_PERCENT: u128 = 90;
+
+/// What all passes have in common.
+pub(super) struct Passes<'a> {
+    pub task: &'a VerifyTask<'a>,
+    pub walk: WalkSettings<'a>,
+    pub archive_ids: Vec<String>,
+    pub scope: Scope,
+    pub archive_info: &'a ArchiveInfo,
+}
+
+/// The results of all passes.
+pub(super) struct Passed {
+    pub tally: Tally,
+    /// Manifests of which either the file or the copy is damaged.
+    pub half_whole: Vec<HalfWhole>,
+    /// What was read, if earlier runs are remembered.
+    pub figures: Option<ReadFigures>,
+}
+
+impl Passes<'_> {
+    /// Reads the files that are due, or all of them.
+    ///
+    /// # Errors
+    /// Directories can't be listed; a signal arrived.
+    pub fn run(&self) -> Result<Passed> {
+        let Some(recall) = self.recall()? else {
+            let (tally, half_whole) = self.pass(None, Tally::default())?;
+            return Ok(Passed { tally, half_whole, figures: None });
+        };
+        let recall = Mutex::new(recall);
+        let (mut tally, mut half_whole) = self.rounds(&recall)?;
+        if tally.has_bad_parts() && lock(&recall).has_skipped_maps {
+            // Which of the files that are remembered as good need a bad part
+            lock(&recall).read_maps();
+            (tally, half_whole) = self.pass(Some(&recall), tally)?;
+        }
+        let mut recall = recall.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.save(&mut recall, tally.errors);
+        Ok(Passed { tally, half_whole, figures: Some(recall.limits.figures) })
+    }
+
+    /// Loads what is remembered if that is asked for. A run that reads everything keeps what is remembered up to date, but
+    /// does not begin to remember.
+    fn recall(&self) -> Result<Option<Recall<'_>>> {
+        let (request, repo, stanza) = (self.task.request, self.walk.repo, self.walk.stanza);
+        if !request.remembers() {
+            match Keeper::exists(repo, stanza) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    self.task.session.cancel_token().check()?;
+                    detail!("records of earlier runs can't be listed: {error}");
+                    return Ok(None);
+                }
+            }
+        }
+        Recall::load(repo, stanza, request).map(Some)
+    }
+
+    fn rounds(&self, recall: &Mutex<Recall<'_>>) -> Result<(Tally, Vec<HalfWhole>)> {
+        let request = self.task.request;
+        if request.max_bytes.is_none() && request.max_time.is_none() {
+            return self.pass(Some(recall), Tally::default());
+        }
+        let deadline = request.max_time.and_then(|time| Instant::now().checked_add(time));
+        let remaining = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        lock(recall).limits.deadline = deadline;
+        let mut survey = self.survey(recall)?;
+        let mut bytes_max = request.max_bytes.unwrap_or(u64::MAX);
+        let mut round = if deadline.is_some() { FIRST_BYTES } else { u64::MAX };
+        let mut tally = Tally::default();
+        loop {
+            let cutoff = survey.take(bytes_max.min(round));
+            lock(recall).begin_pass(cutoff);
+            let begin = Instant::now();
+            let (passed, half_whole) = self.pass(Some(recall), tally)?;
+            let read = lock(recall).pass_bytes;
+            bytes_max = bytes_max.saturating_sub(read);
+            let time = remaining().unwrap_or_default();
+            if cutoff.is_none() || bytes_max == 0 || read == 0 || is_short(time, request.max_time) {
+                return Ok((passed, half_whole));
+            }
+            round = bytes_in(read, begin.elapsed(), time);
+            tally = passed;
+        }
+    }
+
+    /// Adds up what there is to read.
+    fn survey(&self, recall: &Mutex<Recall<'_>>) -> Result<Survey> {
+        let (mut walk, mut plan) = (self.new_walk(true), self.new_plan());
+        let mut survey = Survey::default();
+        loop {
+            self.task.session.cancel_token().check()?;
+            while let Some(step) = plan.next()? {
+                if let CheckStep::CheckSegment(named) | CheckStep::CheckFile(named) = step {
+                    lock(recall).survey(&mut survey, &named.check, walk.states.of(&named.check.path));
+                }
+            }
+            match walk.next()? {
+                Some(fact) => plan.add(fact),
+                None => return Ok(survey),
+            }
+        }
+    }
+
+    /// Plans all files and reads those that are due. The tally of an earlier pass passes on what it had to tell.
+    fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: Tally) -> Result<(Tally, Vec<HalfWhole>)> {
+        let (task, cancel, repo) = (self.task, self.task.session.cancel_token(), self.walk.repo);
+        let (mut walk, mut plan) = (self.new_walk(recall.is_some()), self.new_plan());
+        // Only locked to count, so that results never wait for the repository
+        let tally = Mutex::new(Tally::after(earlier));
+        let unopened = UnopenedBundles::default();
+        // A file that can't be checked is a result here, and is checked again below
+        let crew = CrewSettings {
+            jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
+            retry: RetryPolicy::NONE,
+            ..task.crew.clone()
+        };
+        let storage = &*repo.storage;
+        let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
+        Crew { settings: &crew, cancel }.run(
+            |_| next_job(&mut walk, &mut plan, &tally, recall),
+            |_, turn| Ok((FileChecker::new(turn), turn.clone())),
+            |(checker, turn), job, cancel| {
+                let storage = OnTurn::new(storage, turn);
+                let check = || match job.only_map {
+                    true => checker.check_map(&storage, &job.check),
+                    false => checker.check(&storage, &job.check, cancel),
+                };
+                let pause = |interval| turn.waiting(|| cancel.sleep(interval));
+                let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
+                cancel.check()?;
+                Ok(result)
+            },
+            |event| {
+                match (event, recall) {
+                    (Event::Done { worker, job, result }, recall) => {
+                        let result = result?;
+                        if let Some(recall) = recall {
+                            lock(recall).record(&job, &result);
+                        }
+                        lock(&tally).add_result(worker, &job, result);
+                    }
+                    (Event::Stopping, Some(recall)) => lock(recall).save_new(),
+                    (Event::Idle | Event::Stopping, _) => {}
+                }
+                Ok(())
+            },
+        )?;
+        let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        tally.settle();
+        Ok((tally, walk.half_whole))
+    }
+
+    fn new_walk(&self, states: bool) -> Walk<'_> {
+        Walk::new(WalkSettings { states, ..self.walk.clone() }, self.archive_ids.clone(), self.scope.clone())
+    }
+
+    fn new_plan(&self) -> Plan<'_> {
+        Plan::new(PlanSettings {
+            stanza: self.walk.stanza,
+            archive_cipher: Cipher::from_passphrase(self.archive_info.cipher_pass.as_ref()),
+            history: &self.archive_info.history,
+        })
+    }
+
+    /// Writes what is known now. A repository that can't be written is no reason to fail.
+    fn save(&self, recall: &mut Recall<'_>, errors: u32) {
+        if self.task.request.set.is_some() {
+            recall.save_new();
+            return;
+        }
+        let Err(error) = recall.save_all() else { return };
+        let text = format!("{}: what was read is not remembered: {error}", self.walk.repo.name());
+        // Bad files that are remembered as good would be read too late
+        if self.task.request.remembers() || errors > 0 { warn!("{text}") } else { detail!("{text}") }
+    }
+}
+
+/// Returns the next file to read.
+fn next_job(
+    walk: &mut Walk<'_>,
+    plan: &mut Plan<'_>,
+    tally: &Mutex<Tally>,
+    recall: Option<&Mutex<Recall<'_>>>,
+) -> Result<Option<VerifyJob>> {
+    loop {
+        while let Some(step) = plan.next()? {
+            let Some(mut job) = lock(tally).take(step) else { continue };
+            let Some(recall) = recall else { return Ok(Some(job)) };
+            let state = walk.states.of(&job.check.path);
+            let next = lock(recall).next(&mut job, state);
+            match next {
+                Next::Read => return Ok(Some(job)),
+                Next::Known(fault) => lock(tally).add_known(&job, fault),
+                Next::Left => lock(tally).add_left(&job),
+            }
+        }
+        match walk.next()? {
+            Some(fact) => plan.add(fact),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Whether the time that is left is not worth another pass.
+fn is_short(time: Duration, of: Option<Duration>) -> bool {
+    of.is_none_or(|of| time < of / 10) || time < Duration::from_secs(1)
+}
+
+/// The bytes that can be read in a time, if it took `duration` to read `bytes`.
+fn bytes_in(bytes: u64, duration: Duration, time: Duration) -> u64 {
+    let used = u128::from(bytes).saturating_mul(time.as_millis()) / duration.as_millis().max(1);
+    u64::try_from(used.saturating_mul(TIME_USED_PERCENT) / 100).unwrap_or(u64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A cutoff before which no file was read.
+const NOTHING: Cutoff = Cutoff { time: 0, bytes: 0 };
