@@ -110,15 +110,8 @@ impl Handlers {
     /// `capabilities` are those of both sides.
     pub(super) fn new(served: Served, capabilities: Capabilities) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        Handlers {
-            served,
-            files: None,
-            sessions: HashMap::new(),
-            grown: Grown::default(),
-            block,
-            capabilities,
-            workers: Workers::default(),
-        }
+        let (sessions, grown, workers) = (HashMap::new(), Grown::default(), Workers::default());
+        Handlers { served, files: None, sessions, grown, block, capabilities, workers }
     }
 
     /// Returns whether a command has a handler here. The others belong to the connection.

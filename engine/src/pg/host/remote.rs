@@ -29,7 +29,7 @@ use repo_format::pg::control::PgControl;
 use self::files::RemoteFiles;
 use self::filters::block_filters;
 use self::jobs::JobWorker;
-use self::open_files::OpenFiles;
+use self::open_files::{OpenFiles, files_max};
 use self::queries::RemoteConnection;
 use self::stream::FileRequest;
 use self::worker::RemoteWorker;
@@ -212,7 +212,9 @@ impl PgHost for RemoteHost {
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
         let open_files = Arc::clone(&self.worker(number)?.open_files);
-        let has_jobs = connection.has(Capability::CopyJobs);
+        // All threads of a worker have a codec there
+        let has_jobs = connection.has(Capability::CopyJobs)
+            && files_max(rules.compression) >= u64::from(self.concurrency().jobs_per_worker);
         let encoder = FileEncoder::new(rules, turn);
         let worker = RemoteWorker::new(connection, open_files, Arc::clone(&self.settings), encoder);
         Ok(if has_jobs { Box::new(JobWorker::new(worker, turn)) } else { Box::new(worker) })

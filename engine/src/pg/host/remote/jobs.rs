@@ -11,6 +11,7 @@ mod unchanged;
 use std::collections::VecDeque;
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use protocol::Call;
 use protocol::copy::{JobChunk, JobRequest, RequestedBlocks, RequestedFile, WorkerRequest};
@@ -37,6 +38,10 @@ const FILE_BYTES: u64 = 80;
 const CHUNKS_AHEAD: usize = 2;
 /// The size of a chunk as pgBackRest's default `buffer-size` makes it.
 const CHUNK_BYTES: u64 = 1 << 20;
+/// Chunks without data that may come at once, and how often they may come after that. They say that the other host is at
+/// work, which rbr says less often.
+const SILENT_MAX: u32 = 100;
+const SILENT_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes that are stored at a time.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -46,7 +51,7 @@ pub(super) struct JobWorker<'a> {
     /// Asks for single files, for jobs that are not done in one request.
     per_file: RemoteWorker<'a>,
     turn: Turn,
-    /// The worker on the other host, if it is kept from job to job.
+    /// The worker on the other host, kept from job to job. It begins with the first one.
     session: Option<FarSession>,
     buffer: Vec<u8>,
 }
@@ -66,11 +71,10 @@ impl<'a> JobWorker<'a> {
     }
 
     /// Returns the worker on the other host, and its answer unless it has begun already. That comes before those of the job.
-    fn session(&mut self, cancel: &CancelToken) -> Result<(FarSession, Option<PendingAnswer>)> {
+    fn session(&mut self) -> Result<(FarSession, Option<PendingAnswer>)> {
         if let Some(session) = self.session.take() {
             return Ok((session, None));
         }
-        let place = session::place(&self.per_file, &self.turn, cancel)?;
         let settings = &self.per_file.settings;
         let rules: &CopyRules = self.per_file.rules();
         let version = settings.version_force.map(|version| version.to_string());
@@ -89,12 +93,12 @@ impl<'a> JobWorker<'a> {
             network_level: self.network_level(),
         };
         let opened = self.connection.send(&Call::WorkerOpen(request), None)?;
-        Ok((FarSession::new(&self.connection, opened.session, place), Some(opened)))
+        Ok((FarSession::new(&self.connection, opened.session), Some(opened)))
     }
 
     /// Begins the job. Returns what the other host stores.
     fn begin(&mut self, job: &CopyJob, maps: &[Option<Vec<u8>>], cancel: &CancelToken) -> Result<JobStream> {
-        let (session, opened) = self.session(cancel)?;
+        let (session, opened) = self.session()?;
         let files = job.files.iter().zip(maps).map(|(file, map)| requested(file, map.as_deref())).collect();
         let request = JobRequest { bundle_id: job.bundle_id, files };
         let begun = self.connection.send(&Call::JobBegin(request), Some(session.number))?;
@@ -105,6 +109,7 @@ impl<'a> JobWorker<'a> {
             cancel: cancel.clone(),
             chunk: Cursor::new(Vec::new()),
             opened,
+            silent: (Instant::now(), 0),
             asked: VecDeque::from([begun]),
             end: None,
         };
@@ -122,10 +127,10 @@ impl<'a> JobWorker<'a> {
         open: (&mut dyn JobStore, &CancelToken),
     ) -> Result<Vec<CopyResult>> {
         let (store, cancel) = open;
-        let (rules, pace) = (self.per_file.rules(), store.pace());
+        let rules = self.per_file.rules();
         let kind = if self.network_level().is_some() { CompressType::Lz4 } else { CompressType::None };
         let mut stream = Decompressor::new(kind, Framing::Raw, stream)?;
-        let (mut hasher, mut size) = (Sha1Hasher::new(), 0u64);
+        let (mut hasher, mut size, pace) = (Sha1Hasher::new(), 0u64, store.pace());
         self.buffer.resize(WRITE_BYTES, 0);
         loop {
             let count = stream.read(&mut self.buffer).map_err(|error| read_error(job, error))?;
@@ -142,7 +147,7 @@ impl<'a> JobWorker<'a> {
         let JobStream { end, session, .. } = stream.into_inner();
         let end = end.ok_or_else(|| Error::new(ErrorCode::Assert, "job was not read to its end"))?;
         // One that has failed is not used again
-        self.session = session.kept();
+        self.session = Some(session);
         end.results(rules, job, (size, hasher.finish())).map_err(|error| error.context(copy_text(job)))
     }
 
@@ -217,6 +222,8 @@ struct JobStream {
     chunk: Cursor<Vec<u8>>,
     /// Comes first, and says why there is no worker.
     opened: Option<PendingAnswer>,
+    /// When data came last, and chunks without data since then.
+    silent: (Instant, u32),
     asked: VecDeque<PendingAnswer>,
     /// Comes with the last chunk.
     end: Option<OwnedEnd>,
@@ -249,6 +256,15 @@ impl JobStream {
 
     /// Takes a chunk, and asks for the next ones.
     fn accept(&mut self, chunk: JobChunk<'_>) -> Result<()> {
+        if chunk.data.is_empty() && chunk.end.is_none() {
+            self.silent.1 += 1;
+            let waited = self.silent.0.elapsed().as_millis() / SILENT_INTERVAL.as_millis();
+            if u128::from(self.silent.1.saturating_sub(SILENT_MAX)) > waited {
+                return Err(Error::new(ErrorCode::Protocol, "chunks of a job are empty before its end"));
+            }
+        } else {
+            self.silent = (Instant::now(), 0);
+        }
         self.chunk = Cursor::new(chunk.data.to_vec());
         self.end = chunk.end.map(OwnedEnd::new).transpose()?;
         match self.end {

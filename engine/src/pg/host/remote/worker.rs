@@ -36,7 +36,7 @@ const BYTES_AHEAD_MAX: u64 = 4 << 20;
 /// Copies files of one data directory.
 pub(super) struct RemoteWorker<'a> {
     pub(super) connection: Arc<Connection>,
-    pub(super) open_files: Arc<OpenFiles>,
+    open_files: Arc<OpenFiles>,
     pub(super) settings: Arc<RemotePgSettings>,
     encoder: FileEncoder<'a>,
 }

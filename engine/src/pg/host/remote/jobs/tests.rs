@@ -125,7 +125,7 @@ fn both(
     let memory = || Memory { map: map.map(|map| (map.clone(), 0)), ..Memory::default() };
     let mut local = memory();
     let mut local_worker = LocalWorker::new(DataDir::new(path), None, rules, &Turn::FREE);
-    // A local_worker does one job after the other, and what it had before decides what some codecs make
+    // A worker does one job after the other, and what it had before decides what some codecs make
     local_worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
     let results = local_worker.run(job, &mut local, &CancelToken::new()).unwrap();
     let served = path.to_owned();
@@ -281,7 +281,7 @@ fn results_that_do_not_fit_the_job_or_the_bytes_are_refused() {
     assert!(answered(&job(None, vec![wanted("pg_data/a")]), vec![(Vec::new(), Some(none()))]).is_ok());
 }
 
-/// A bundle of one file in blocks that was stored before with this content.
+/// A file in blocks that was stored before with this content.
 fn compared(name: &str, before: &[u8]) -> CopyFile {
     CopyFile {
         method: CopyMethod::Compare,
@@ -291,35 +291,6 @@ fn compared(name: &str, before: &[u8]) -> CopyFile {
         block: Some(BlockJob { block_size: 8192, checksum_size: 8, super_block_size: 1 << 18, prior: None }),
         ..file(name, before.len() as u64)
     }
-}
-
-#[test]
-fn backup_at_a_level_that_needs_much_memory_was_refused_with_three_workers() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("empty"), b"").unwrap();
-    let connection = connect_to(dir.path());
-    let (rules, open_files) = (rules(CompressType::Zst, 22), Arc::default());
-    let job = job(Some(1), vec![CopyFile { page_check: false, ..file("pg_data/empty", 100) }]);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let encoder = FileEncoder::new(&rules, &Turn::FREE);
-                    let open_files = Arc::clone(&open_files);
-                    let worker = RemoteWorker::new(Arc::clone(&connection), open_files, settings(None), encoder);
-                    let mut worker = JobWorker::new(worker, &Turn::FREE);
-                    for _ in 0..5 {
-                        let results = worker.run(&job, &mut Memory::default(), &CancelToken::new()).unwrap();
-                        assert_eq!(results[0].outcome, CopyOutcome::Truncated);
-                    }
-                    // A worker that waits for its next job would keep others out
-                    worker
-                })
-            })
-            .collect();
-        let workers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        assert!(workers.iter().all(|worker| worker.session.is_none()));
-    });
 }
 
 #[test]
