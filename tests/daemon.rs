@@ -1,5 +1,7 @@
 //! The daemon with a real cluster, next to the real pgBackRest, which reads the same configuration file.
 
+mod container;
+mod day;
 mod host;
 mod idle;
 mod sections;

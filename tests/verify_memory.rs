@@ -115,6 +115,12 @@ fn damage_is_found_when_its_turn_comes_and_is_never_forgotten() {
             .says(&format!("backup: {}, status: invalid", labels[1]))
             .says("no backup can be recovered to it")
     };
+    // A run on one set finds it first, and that is remembered
+    let set = format!("--set={}", labels[0]);
+    scenario.rbr(&["verify", &set, "--output=text", "--job-retry=0"]).success().says("status: error");
+    assert_eq!(records(&scenario).len(), 2);
+    bad(verify(&scenario, &["--older-than=7d"]));
+    assert_eq!(records(&scenario).len(), 1);
     bad(verify(&scenario, &["--older-than=0s"]));
     for arguments in [&["--older-than=7d"][..], &["--max-bytes=1B"], &["--max-time=10s", "--max-bytes=1B"]] {
         let again = bad(verify(&scenario, arguments));
@@ -161,6 +167,16 @@ fn block_map_of_a_remembered_file_tells_which_backups_damage_concerns() {
     let full = scenario.rbr(&["verify", "--output=text", "--log-level-console=off"]).success().stdout;
     assert!(ours.stdout.starts_with(&full), "{}\n{full}\n{theirs}", ours.describe());
     assert!(full.contains(&format!("backup: {}, status: invalid", labels[1])), "{full}");
+}
+
+#[test]
+fn damaged_history_of_a_timeline_does_not_end_a_verify() {
+    let Some(scenario) = with_chain(ScenarioOptions::default()) else { return };
+    scenario.space.write("repo/archive/demo/15-1/00000002.history", "no history\n");
+    let run = verify(&scenario, &["--older-than=7d"]).says("unable to find out what can be recovered");
+    assert!(read(&run) > 0);
+    let run = scenario.rbr(&["verify", "--output=json", "--log-level-console=error"]).success();
+    assert_eq!((&run.json()["verify"]["valid"], &run.json()["verify"]["recoverable"]), (&true.into(), &().into()));
 }
 
 #[test]

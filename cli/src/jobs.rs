@@ -70,6 +70,7 @@ fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
         key: JobKey::new(&section.stanza, &section.name)?,
         command: kind.name().to_owned(),
         arguments,
+        completion: section.completion,
         helper: config.helper_arguments(&section.stanza),
         environment,
         repos: if repos.is_empty() { vec![1] } else { repos },

@@ -75,7 +75,7 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
     let Passed { mut tally, half_whole, figures } = passes.run()?;
     log_ranges(&tally);
     let points = match request.points && request.set.is_none() {
-        true => Some(recoverable(task, infos, &tally)?),
+        true => recoverable(task, infos, &tally)?,
         false => None,
     };
     let missing_wal = if checks_wal { check_backup_wal(request, infos, &mut tally) } else { 0 };
@@ -137,8 +137,12 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
     1
 }
 
-/// Returns what the good backups and segments allow to recover to.
-fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &Tally) -> Result<Vec<ArchivePoints>> {
+/// Returns what the good backups and segments allow to recover to. `None` if that can't be found out, because the history of
+/// a timeline is damaged, for example.
+///
+/// # Errors
+/// A signal arrived.
+fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &Tally) -> Result<Option<Vec<ArchivePoints>>> {
     let bad = tally.backups.iter().filter(|backup| backup.status != BackupStatus::Valid);
     let bad_backups: BTreeSet<BackupLabel> = bad.map(|backup| backup.label.clone()).collect();
     let segments = tally.archives.iter().map(|archive| {
@@ -146,7 +150,14 @@ fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &Tally) -> 
         (archive.id.clone(), bad.collect())
     });
     let bad = BadContent { backups: &bad_backups, segments: &segments.collect() };
-    recovery_points::of_good(task.repo, task.session.stanza(), (infos.backup, infos.archive), &bad)
+    match recovery_points::of_good(task.repo, task.session.stanza(), (infos.backup, infos.archive), &bad) {
+        Ok(points) => Ok(Some(points)),
+        Err(error) => {
+            task.session.cancel_token().check()?;
+            warn!("unable to find out what can be recovered: [{}] {error}", error.code.number());
+            Ok(None)
+        }
+    }
 }
 
 fn log_ranges(tally: &Tally) {

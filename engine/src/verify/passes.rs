@@ -202,7 +202,10 @@ impl Passes<'_> {
     /// Writes what is known now. A repository that can't be written is no reason to fail.
     fn save(&self, recall: &mut Recall<'_>, errors: u32) {
         if self.task.request.set.is_some() {
-            recall.save_new();
+            // Each such run leaves a file until the next one that sees everything
+            if errors > 0 {
+                recall.save_new();
+            }
             return;
         }
         let Err(error) = recall.save_all() else { return };
