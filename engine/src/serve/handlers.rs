@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::call::CallKind;
-use protocol::message::{AnswerMessage, Step};
+use protocol::message::{AnswerMessage, RequestMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
@@ -124,6 +124,18 @@ impl Handlers {
     #[cfg(test)]
     pub(super) fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// Those of [`Call::decode`], after which the file that the session writes is not completed: it lacks a block.
+    pub(super) fn decode<'a>(&mut self, request: &RequestMessage<'a>, dialect: &Dialect) -> Result<Call<'a>> {
+        let call = Call::decode(request, dialect);
+        if call.is_err() && matches!(self.sessions.get(&request.session), Some(Session::Write(_))) {
+            self.sessions.remove(&request.session);
+        }
+        Ok(call?)
     }
 
     /// Returns whether the client gets warnings.

@@ -281,6 +281,39 @@ fn results_that_do_not_fit_the_job_or_the_bytes_are_refused() {
     assert!(answered(&job(None, vec![wanted("pg_data/a")]), vec![(Vec::new(), Some(none()))]).is_ok());
 }
 
+#[test]
+fn empty_control_file_and_ranges_of_pages_behind_the_end_were_accepted() {
+    let control = job(Some(1), vec![CopyFile { page_check: false, ..file("pg_data/global/pg_control", 8192) }]);
+    let empty = Sha1::of(b"");
+    for result in [JobFileResult::Truncated, JobFileResult::Removed] {
+        let refused = answered(&control, vec![(Vec::new(), Some((0, empty, vec![result])))]);
+        assert_eq!(refused.unwrap_err().code, ErrorCode::FileRead);
+    }
+    let content = vec![1; 3 * 8192];
+    let sum = Sha1::of(&content);
+    let copied = |size: usize, pages| {
+        let sum: &'static Sha1 = Box::leak(Box::new(Sha1::of(&content[..size])));
+        let size = size as u64;
+        let (checksum, size_repo, checksum_repo, offset, map_size) = (&sum.0[..], size, None, 0, None);
+        JobFileResult::Copied(CopiedFile { size, checksum, size_repo, checksum_repo, offset, map_size, pages })
+    };
+    let short = vec![(content[..100].to_vec(), Some((100, Sha1::of(&content[..100]), vec![copied(100, None)])))];
+    assert!(answered(&control, short).is_err());
+    let whole = vec![(content[..8192].to_vec(), Some((8192, Sha1::of(&content[..8192]), vec![copied(8192, None)])))];
+    assert!(answered(&control, whole).is_ok());
+    let paged = job(Some(1), vec![file("pg_data/base/1/1.1", 3 * 8192)]);
+    let damaged = |ranges: &[[u32; 2]]| {
+        let pages = Some(protocol::copy::CheckedPages::Damaged(ranges.to_vec()));
+        answered(&paged, vec![(content.clone(), Some((3 * 8192, sum, vec![copied(3 * 8192, pages)])))])
+    };
+    // Numbers continue those of the segment before
+    assert!(damaged(&[[131_072, 131_072], [131_074, 131_074]]).is_ok());
+    for ranges in [&[][..], &[[5, 4]], &[[0, 3]], &[[1, 1], [0, 0]], &[[0, 1], [1, 2]], &[[0, 0], [u32::MAX, u32::MAX]]]
+    {
+        assert!(damaged(ranges).is_err(), "{ranges:?}");
+    }
+}
+
 /// A file in blocks that was stored before with this content.
 fn compared(name: &str, before: &[u8]) -> CopyFile {
     CopyFile {
