@@ -10,6 +10,8 @@ use repo_format::layout::RepoPath;
 use super::*;
 use crate::pg::RemotePgSettings;
 use crate::pg::data_dir::DataDir;
+use crate::pg::host::PgHost;
+use crate::pg::host::remote::RemoteHost;
 use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
@@ -439,4 +441,21 @@ fn host_that_is_at_work_says_so_and_is_asked_again() {
         (b"c".to_vec(), Some((3, sum, vec![copied]))),
     ];
     assert_eq!(answered(&one, chunks).unwrap().len(), 1);
+}
+
+#[test]
+fn third_worker_at_a_level_that_needs_much_memory_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("empty"), b"").unwrap();
+    let host = RemoteHost::over(connect_to(dir.path()), Arc::unwrap_or_clone(settings_of(dir.path())));
+    let job = job(Some(1), vec![CopyFile { page_check: false, ..file("pg_data/empty", 100) }]);
+    for level in [19, 20, 21, 22] {
+        let rules = rules(CompressType::Zst, level);
+        // All are there at a time, as those of the threads of a backup
+        let mut workers: Vec<_> = (0..4).map(|_| host.copy_worker(1, &rules, &Turn::FREE).unwrap()).collect();
+        for worker in &mut workers {
+            let results = worker.run(&job, &mut Memory::default(), &CancelToken::new()).unwrap();
+            assert_eq!(results[0].outcome, CopyOutcome::Truncated, "level {level}");
+        }
+    }
 }
