@@ -88,3 +88,19 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 fn number(bytes: [u8; 4]) -> u32 {
     u32::from_le_bytes(bytes)
 }
+
+/// For the fuzz targets: records, as they are and with their checksum.
+pub(crate) fn verify_records(data: &[u8]) {
+    let sum = Sha1::of(data).0;
+    for bytes in [data, &[data, &sum].concat()] {
+        let mut memory = Memory::default();
+        let result = decode(bytes, u32::MAX, &mut memory);
+        assert!(memory.records.len() * KEY_BYTES <= bytes.len());
+        if result.is_ok() {
+            let records = memory.records.iter().map(|(key, record)| (*key, record.time, record.is_bad));
+            let mut again = Memory::default();
+            assert!(decode(&encode(records), u32::MAX, &mut again).is_ok());
+            assert_eq!(again.records, memory.records);
+        }
+    }
+}

@@ -18,7 +18,7 @@ const SUFFIX: &str = ".bin";
 const INTERVAL: Duration = Duration::from_secs(300);
 /// How often the files are listed again, because another run replaced them while they were read.
 const TRIES: u32 = 5;
-/// Records of all files. They need about 40 bytes of memory each.
+/// Records of all files. They need about 80 bytes of memory each while they are written.
 const RECORDS_MAX: usize = 24 << 20;
 /// A clock of another host may be ahead by so many seconds.
 const CLOCK_AHEAD_MAX: u32 = 300;

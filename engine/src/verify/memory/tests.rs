@@ -284,3 +284,17 @@ fn nothing_is_read_after_the_deadline() {
     assert_eq!((limits.decide(UNKNOWN, 1), limits.decide(earlier(5), 1)), (Decision::Left, Decision::Known(None)));
     assert_eq!((limits.figures.never.files, limits.figures.due.files), (1, 1));
 }
+
+#[test]
+fn many_files_need_twelve_bytes_each() {
+    let repo = repo(MemoryStorage::new(), Cipher::None);
+    let (mut keeper, mut memory) = load(&repo);
+    for number in 0..20_000u32 {
+        memory.record(key(&format!("backup/demo/20260101-000000F/pg_data/base/5/{number}")), NOW - number % 60, None);
+    }
+    keeper.save_all(&memory).unwrap();
+    assert_eq!(load(&repo).1.records.len(), 20_000);
+    let path = RepoPath::new(format!("proof/demo/verified/{}", files(&repo)[0])).unwrap();
+    let size = repo.storage.info(&path).unwrap().unwrap().size;
+    assert!((240_000..241_000).contains(&size), "{size}");
+}
