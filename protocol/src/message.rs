@@ -159,7 +159,10 @@ impl<'a> AnswerMessage<'a> {
     /// [`ErrorCode::Format`] for another message.
     pub fn warnings(message: &[u8]) -> Result<Vec<String>> {
         let mut reader = PackReader::new(message);
-        (reader.u64()?, reader.u32()?, reader.bool()?, reader.pack()?);
+        reader.u64()?;
+        reader.u32()?;
+        reader.bool()?;
+        reader.pack()?;
         let Some(mut list) = reader.array()? else { return Ok(Vec::new()) };
         let mut warnings = Vec::new();
         while !list.at_end()? {

@@ -109,7 +109,7 @@ fn make(path: &Path) -> Vec<(String, u64)> {
     let make = |number: u32| {
         let size = [0, 8192, 20_000, 3 << 20][number as usize % 4];
         let content: Vec<u8> =
-            (0..size).map(|index| if number % 3 == 0 { 0 } else { (index / 7 * number) as u8 }).collect();
+            (0..size).map(|index| if number.is_multiple_of(3) { 0 } else { (index / 7 * number) as u8 }).collect();
         fs::write(path.join(format!("base/1/{number}")), &content).unwrap();
         (format!("pg_data/base/1/{number}"), content.len() as u64)
     };
@@ -204,11 +204,11 @@ fn job_of_an_interrupted_backup_is_asked_for_file_by_file() {
     assert!(matches!(results.unwrap()[0].outcome, CopyOutcome::Resumed { .. }));
 }
 
+/// Size, checksum and results at the end of a job.
+type SentEnd = (u64, Sha1, Vec<JobFileResult<'static>>);
+
 /// Does a job at a server that answers with these chunks.
-fn answered(
-    job: &CopyJob,
-    chunks: Vec<(Vec<u8>, Option<(u64, Sha1, Vec<JobFileResult<'static>>)>)>,
-) -> Result<Vec<CopyResult>> {
+fn answered(job: &CopyJob, chunks: Vec<(Vec<u8>, Option<SentEnd>)>) -> Result<Vec<CopyResult>> {
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
         script.read();
