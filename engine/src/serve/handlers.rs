@@ -135,7 +135,7 @@ impl Handlers {
         if call.is_err() && matches!(self.sessions.get(&request.session), Some(Session::Write(_))) {
             self.sessions.remove(&request.session);
         }
-        Ok(call?)
+        call
     }
 
     /// Returns whether the client gets warnings.
