@@ -74,7 +74,7 @@ pub fn restore(summary: &RestoreSummary) -> Value {
 /// What verify found.
 pub fn verify(summary: &VerifySummary) -> Value {
     let mut out = members([
-        ("valid", json!(summary.is_valid())),
+        ("valid", json!(summary.verdict())),
         ("errors", json!(summary.errors)),
         ("unread", json!(summary.unread.total)),
         ("half-whole", json!(summary.half_whole)),
