@@ -254,7 +254,8 @@ fn file_that_is_missing_or_has_another_size_is_found_under_every_limit() {
     let set_time = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
     let finds = |what: &str| {
         for arguments in [&["--max-bytes=1B"][..], &["--max-bytes=1B", "--older-than=7d"]] {
-            let run = verify(&scenario, arguments).says("status: error").never_says(&format!("backups: {}", labels[0]));
+            let run =
+                verify(&scenario, arguments).says("status: error").never_says(&format!("   backups: {}", labels[0]));
             run.says(&format!("backup: {}, status: invalid", labels[0])).says(what);
         }
         scenario.rbr(&["verify", "--max-bytes=1B", "--verify-exit-code", "--job-retry=0"]).fails(104);
@@ -313,7 +314,7 @@ fn damaged_history_file_is_a_finding_and_not_the_end_of_the_report() {
     let Some(scenario) = with_chain(ScenarioOptions::default()) else { return };
     let labels = scenario.labels();
     scenario.space.write("repo/archive/demo/15-1/00000002.history", "x");
-    let plain = scenario.rbr(&["verify", "--output=text"]).success();
+    let plain = scenario.rbr(&["verify", "--output=text", "--log-level-console=off"]).success();
     assert_eq!(plain.stdout, "");
     let json = scenario.rbr(&["verify", "--output=json"]).success().json();
     let json = &json["verify"];

@@ -118,7 +118,12 @@ fn verified_backup(backup: &BackupResult) -> Value {
     json!({
         "label": backup.label.to_string(),
         "status": backup.status.text(),
-        "files": { "total": backup.total, "valid": backup.valid, "never-read": backup.left },
+        "files": {
+            "total": backup.total,
+            "valid": backup.valid,
+            "never-read": backup.left,
+            "unproven": backup.unproven,
+        },
         "faults": faults(&backup.faults),
     })
 }
