@@ -6,6 +6,7 @@
 # make bench      benchmarks against the real pgBackRest; RBR_BENCH=incr,wal selects subjects (benches/compare/main.rs)
 # make dist       one statically linked binary in dist/
 # make deb        Debian packages in dist/
+# make docs       the documentation as a static site in dist/docs
 # make oracles    installs the real pgBackRest, several PostgreSQL versions and other servers for the tests
 
 export CARGO ?= cargo
@@ -16,7 +17,7 @@ FUZZ_SECONDS ?= 120
 # One more than the number of processors, because live tests also wait for servers and for the archive
 export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: build demo demo-s3 test test-full fuzz fuzz-short fmt lint deny oracles oracles-if-possible bench dist deb golden clean
+.PHONY: build demo demo-s3 test test-full fuzz fuzz-short fmt lint deny oracles oracles-if-possible bench dist deb docs golden clean
 
 build:
 	$(CARGO) build --release
@@ -63,6 +64,9 @@ dist:
 
 deb:
 	scripts/deb
+
+docs:
+	scripts/docs
 
 golden:
 	scripts/golden

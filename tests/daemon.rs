@@ -1,5 +1,7 @@
 //! The daemon with a real cluster, next to the real pgBackRest, which reads the same configuration file.
 
+mod container;
+mod day;
 mod host;
 mod idle;
 mod sections;
@@ -39,7 +41,8 @@ impl Scheduled {
     fn write(&self, sections: &str) {
         let space = &self.scenario.space;
         let state = space.text("state");
-        let text = format!("{}\n[global:daemon]\nstate-path={state}\n{sections}\n", self.config);
+        let text =
+            format!("{}\n[global:daemon]\nstate-path={state}\nmonitor-address=127.0.0.1:0\n{sections}\n", self.config);
         // The daemon never sees a part of the file
         let written = space.write("pgbackrest.conf.new", text);
         fs::rename(written, space.path("pgbackrest.conf")).unwrap();

@@ -3,6 +3,7 @@
 //! A page is run on a system of its own: the paths of the guide lead into a temporary folder, and `systemctl` starts
 //! and stops the cluster there.
 
+mod links;
 mod page;
 mod programs;
 mod servers;
@@ -59,16 +60,11 @@ macro_rules! pages {
         })*
 
         #[test]
-        fn every_page_is_in_the_contents_and_is_run() {
+        fn every_page_is_run() {
             let tested = BTreeSet::from([$($file.to_owned()),*]);
-            let is_page = |name: &String| name.ends_with(".md") && name != "SUMMARY.md";
             let names = folder().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-            let pages: BTreeSet<String> = names.filter(is_page).collect();
+            let pages: BTreeSet<String> = names.filter(|name| name.ends_with(".md")).collect();
             assert_eq!(pages, tested);
-            let contents = fs::read_to_string(folder().join("SUMMARY.md")).unwrap();
-            for page in pages {
-                assert!(contents.contains(&format!("({page})")), "{page} is not in SUMMARY.md");
-            }
         }
     };
 }

@@ -248,7 +248,7 @@ fn root_gives_everything_to_the_owner_of_the_cluster() {
         command.arg(format!("--{option}={value}"));
     }
     command.env("PGUSER", "postgres").args(["init", "--yes", "--apply"]);
-    Run::of(command).success().says("The first backup").says("readable by root and the group of");
+    Run::of(command).success().says("The first backup, as ").says("(readable by ");
     let owner = |name: &str| {
         use std::os::unix::fs::MetadataExt;
         let meta = fs::metadata(host.space.path(name)).unwrap();

@@ -1,5 +1,7 @@
 //! Metrics, the status page and the API, of real clusters and repositories.
 
+mod served;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;

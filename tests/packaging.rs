@@ -1,5 +1,7 @@
 //! What users install: Debian packages, systemd units, container and Kubernetes files.
 
+mod manifests;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,6 +72,10 @@ fn debian_packages_contain_a_program_that_runs() {
     check_syntax("bash", &share.join("bash-completion/completions/rbr"));
     for file in ["man/man1/rbr.1.gz", "zsh/vendor-completions/_rbr", "fish/vendor_completions.d/rbr.fish"] {
         assert!(fs::metadata(share.join(file)).unwrap().len() > 1000, "{file}");
+    }
+    for command in ["backup", "init", "test-restore", "schedule"] {
+        let page = share.join(format!("man/man1/rbr-{command}.1.gz"));
+        assert!(fs::metadata(&page).unwrap().len() > 500, "{}", page.display());
     }
     let sample = fs::read_to_string(share.join("doc/rbr/examples/pgbackrest.conf")).unwrap();
     assert!(sample.contains("repo1-path"), "{sample}");

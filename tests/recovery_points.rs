@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -256,4 +257,60 @@ fn range_of_time_limits_what_is_read() {
     scenario.rbr(&["recovery-points", "--since=2026-01-01 00:00:00"]).fails(31);
     scenario.rbr(&["recovery-points", "--scan", "--since=yesterday"]).fails(29);
     scenario.rbr(&["recovery-points", "--set=20000101-000000F"]).fails(75);
+}
+
+/// A DROP TABLE in the middle of 2 GB of WAL of pgbench is found, and the restore to the moment before brings the table
+/// back. Prints how fast the WAL was read.
+#[test]
+fn drop_in_two_gigabytes_of_wal_is_found_and_undone_full_matrix() {
+    const WAL_BYTES: u64 = 2 << 30;
+    let global = ["compress-type=zst", "repo1-bundle=y", "log-level-console=warn", "archive-async=y"];
+    let Some(scenario) = Scenario::start(ScenarioOptions {
+        version: 17,
+        global: global.map(str::to_owned).into(),
+        settings: vec!["max_wal_size = '256MB'".to_owned(), "synchronous_commit = off".to_owned()],
+        on_disk: true,
+        ..ScenarioOptions::default()
+    }) else {
+        return;
+    };
+    scenario.rbr(&["stanza-create"]).success();
+    let cluster = &scenario.cluster;
+    cluster.client("pgbench", &["-i", "-q", "-s", "20"]).success();
+    scenario.archiving_ends(&["lock"]);
+    scenario.rbr(&["backup", "--type=full"]).success();
+    let written = || cluster.sql("select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')").parse::<u64>().expect("bytes");
+    let begin = written();
+    let load_up_to = |bytes: u64| {
+        while written() - begin < bytes {
+            cluster.client("pgbench", &["-T", "5", "-c", "2", "-n"]).success();
+            // Full pages, as with a checkpoint every few minutes on a large cluster
+            cluster.sql("update pgbench_accounts set abalance = abalance + 1 where aid % 5 = 0; checkpoint");
+        }
+    };
+    load_up_to(WAL_BYTES / 2);
+    let table = cluster.sql("select 'plain'::regclass::oid");
+    cluster.sql("drop table plain");
+    load_up_to(WAL_BYTES);
+    cluster.switch_wal();
+    scenario.archiving_ends(&["lock"]);
+
+    let found = points(&scenario, &["--scan", "--process-max=1"]);
+    let drops = events(&found, "drop");
+    let drop = drops.iter().find(|event| has(&event["dropped-relation"], &table)).expect("the drop");
+    let scan = &found["scan"];
+    let (bytes, ms) = (scan["bytes"].as_u64().expect("bytes"), scan["milliseconds"].as_u64().expect("time"));
+    assert!(bytes >= WAL_BYTES, "{bytes}");
+    println!("{} MiB of WAL in {ms} ms with one worker: {} MB/s", bytes >> 20, bytes / 1000 / ms.max(1));
+    let target = format!("--target={}", text(drop, "lsn"));
+    let arguments = ["--type=lsn", &target, "--target-exclusive", "--target-action=promote"];
+    let mut restored = scenario.restore(Tool::Rbr, "before-drop", &arguments);
+    restored.start();
+    let end = Instant::now() + Duration::from_secs(1800);
+    while restored.try_sql("select 1 where not pg_is_in_recovery()").stdout.trim() != "1" {
+        assert!(Instant::now() < end, "still in recovery:\n{}", restored.log_text());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(restored.sql("select count(*) from plain"), "20000");
+    restored.stop(Shutdown::Fast);
 }

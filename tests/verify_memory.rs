@@ -115,6 +115,12 @@ fn damage_is_found_when_its_turn_comes_and_is_never_forgotten() {
             .says(&format!("backup: {}, status: invalid", labels[1]))
             .says("no backup can be recovered to it")
     };
+    // A run on one set finds it first, and that is remembered
+    let set = format!("--set={}", labels[0]);
+    scenario.rbr(&["verify", &set, "--output=text", "--job-retry=0"]).success().says("status: error");
+    assert_eq!(records(&scenario).len(), 2);
+    bad(verify(&scenario, &["--older-than=7d"]));
+    assert_eq!(records(&scenario).len(), 2, "bad files have a file of their own");
     bad(verify(&scenario, &["--older-than=0s"]));
     for arguments in [&["--older-than=7d"][..], &["--max-bytes=1B"], &["--max-time=10s", "--max-bytes=1B"]] {
         let again = bad(verify(&scenario, arguments));

@@ -33,6 +33,12 @@ pub(crate) fn run_if_asked(args: &[OsString]) -> Option<Result<ExitStatus>> {
     if command != "docs" {
         return None;
     }
+    if let [name, command] = rest
+        && name == "man"
+    {
+        let page = shell::man_of(&command.to_string_lossy());
+        return Some(page.and_then(|text| crate::print(&text)).map(|()| ExitStatus::SUCCESS));
+    }
     let document = match rest {
         [name] => DOCUMENTS.iter().find(|(known, _)| name == known),
         _ => None,

@@ -53,8 +53,12 @@ pub(crate) fn configure(config: &Config, path: &str, asked: &mut Asked) -> Resul
 
     let place = write::Place::new(path, &cluster.owner, &draft);
     // A passphrase that nobody but the user sees is shown, because it has to be kept
+    if asked.is_some() {
+        // Between the questions and what they led to
+        crate::print("\n")?;
+    }
     let shown = draft.text(stanza, if asked.is_some() { Reveal::Generated } else { Reveal::Nothing });
-    crate::print(&format!("{}\n{}\n", indent(&shown, &place.title()), place.directories_text()))?;
+    crate::print(&format!("{}\n{}", indent(&shown, &place.title()), place.directories_text()))?;
     let wanted = match asked {
         Some(asked) => is_yes(&asked.ask("Write it?", "n")?),
         None => config.get(opt::YES)?,

@@ -15,6 +15,7 @@ use engine::{Error, ErrorCode, Result};
 use jiff::tz::TimeZone;
 
 use crate::config::{Command, Config, ScheduleSection, opt};
+use crate::monitor_server::{self, MonitorServer};
 
 /// Returns the jobs and settings of a configuration.
 ///
@@ -26,7 +27,7 @@ pub(crate) fn plan(config: &Config) -> Result<DaemonPlan> {
         let title = format!("section '[{}:schedule:{}]'", section.stanza, section.name);
         job(config, section).map_err(|error| error.context(title))
     });
-    Ok(DaemonPlan { jobs: jobs.collect::<Result<_>>()?, settings: settings(config)? })
+    Ok(DaemonPlan { jobs: jobs.collect::<Result<_>>()?, settings: settings(config)?, collect: None })
 }
 
 /// Returns the settings of the supervisor.
@@ -69,6 +70,7 @@ fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
         key: JobKey::new(&section.stanza, &section.name)?,
         command: kind.name().to_owned(),
         arguments,
+        completion: section.completion,
         helper: config.helper_arguments(&section.stanza),
         environment,
         repos: if repos.is_empty() { vec![1] } else { repos },
@@ -152,11 +154,12 @@ fn shown(daemon: &Config, section: Vec<(String, String)>) -> Vec<(String, String
 /// The configuration files of this process.
 pub(crate) struct FilesSource<'a> {
     config: &'a Config,
+    server: MonitorServer,
 }
 
 impl<'a> FilesSource<'a> {
     pub(crate) fn new(config: &'a Config) -> Self {
-        FilesSource { config }
+        FilesSource { config, server: MonitorServer::default() }
     }
 }
 
@@ -167,7 +170,15 @@ impl PlanSource for FilesSource<'_> {
             return Err(Error::new(ErrorCode::OptionInvalid, "'state-path' cannot change while the daemon is running")
                 .hint("restart the daemon."));
         }
-        plan(&config)
+        let directory = monitor_server::directory(state_path(&config)?);
+        let plan = DaemonPlan { collect: monitor_server::collect_plan(&config, &directory)?, ..plan(&config)? };
+        // Not before everything else is valid
+        self.server.load(&config, &directory)?;
+        Ok(plan)
+    }
+
+    fn serve(&mut self) {
+        self.server.serve();
     }
 
     fn fingerprint(&mut self) -> u64 {

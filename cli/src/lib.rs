@@ -16,6 +16,7 @@ mod init;
 mod jobs;
 pub mod lifecycle;
 pub mod log;
+mod monitor_server;
 pub mod object_store;
 pub mod pg;
 pub mod progress;
@@ -24,7 +25,8 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
-mod server;
+#[doc(hidden)]
+pub mod server;
 pub mod sftp_store;
 mod summary;
 mod throttle;

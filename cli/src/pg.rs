@@ -50,10 +50,10 @@ fn version_force(config: &Config) -> Result<Option<PgVersion>> {
 /// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
 /// clusters.
 pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
-    let port = config.get_at(opt::PG_PORT, key)?;
+    let files = PgSettings { key, ..PgSettings::new(config.get_at(opt::PG_PATH, key)?) };
+    // A command that only reads files knows no server
+    let Some(port) = config.find_at(opt::PG_PORT, key) else { return Ok(files) };
     Ok(PgSettings {
-        key,
-        path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
         port: u16::try_from(port).map_err(|_| {
             let text = format!("'{port}' is out of range for 'pg{key}-port' option");
             Error::new(ErrorCode::OptionInvalidValue, text)
@@ -64,6 +64,7 @@ pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
         db_timeout: config.get(opt::DB_TIMEOUT)?,
         version_force: version_force(config)?,
         command: config.command().name().to_owned(),
+        ..files
     })
 }
 

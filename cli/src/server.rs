@@ -8,6 +8,7 @@
 mod admit;
 mod child;
 mod command_line;
+pub mod fuzzing;
 mod listen;
 mod notify;
 mod places;

@@ -86,7 +86,17 @@ pub struct Hooks {
     pub failure: Option<String>,
 }
 
+/// A command that completes a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The command.
+    pub command: String,
+    /// The arguments of the program, with the command.
+    pub arguments: Vec<String>,
+}
+
 /// A job.
+#[derive(Clone)]
 pub struct Job {
     /// Its identity.
     pub key: JobKey,
@@ -94,6 +104,8 @@ pub struct Job {
     pub command: String,
     /// The arguments of the program, with the command.
     pub arguments: Vec<String>,
+    /// What completes a run whose backup was made, although its command failed after that; `None` if nothing does.
+    pub completion: Option<Completion>,
     /// The arguments for helpers of the daemon, such as the webhook, up to the command `schedule`.
     pub helper: Vec<String>,
     /// Secret options, as variables of the environment.

@@ -7,11 +7,12 @@
 //! * [`job`], [`state`]: a job as configured, and what is known about its runs.
 //! * [`plan`]: what a job does next, as a function of its state and the time.
 //! * [`verdict`]: on which of several hosts a job runs.
-//! * [`supervisor`]: runs the jobs.
+//! * [`supervisor`]: runs the jobs. [`collector`]: runs the process that collects metrics.
 //!
 //! The rest is what they need of this host: [`process`], [`store`], [`trace`], [`wakeup`], and [`service`], which acts on
 //! signals and reloads the configuration.
 
+pub mod collector;
 pub mod cron;
 pub mod job;
 pub mod plan;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 
+use crate::collector::{CollectPlan, Collector};
 use crate::job::{Job, JobKey};
 use crate::process::HostProcesses;
 use crate::state::RunResult;
@@ -24,6 +25,8 @@ pub struct DaemonPlan {
     pub jobs: Vec<Job>,
     /// The settings.
     pub settings: SupervisorSettings,
+    /// What is collected for metrics and the status page.
+    pub collect: Option<CollectPlan>,
 }
 
 /// Where the configuration comes from.
@@ -36,11 +39,16 @@ pub trait PlanSource {
 
     /// Returns something that changes when the files of the configuration do, without reading them.
     fn fingerprint(&mut self) -> u64;
+
+    /// Serves metrics and the status page as the configuration says that was loaded last and not refused. Called again
+    /// and again, so that it can try again what failed.
+    fn serve(&mut self);
 }
 
 /// A supervisor of this host's processes, and what wakes it.
 pub struct Service {
     supervisor: Supervisor<HostProcesses, StateDirectory>,
+    collector: Collector,
     wakeups: Wakeups,
     begin: Instant,
     signals: u32,
@@ -49,7 +57,7 @@ pub struct Service {
 impl Service {
     /// A service without jobs.
     pub fn new(supervisor: Supervisor<HostProcesses, StateDirectory>, wakeups: Wakeups) -> Self {
-        Service { supervisor, wakeups, begin: Instant::now(), signals: 0 }
+        Service { supervisor, collector: Collector::default(), wakeups, begin: Instant::now(), signals: 0 }
     }
 
     fn now(&self) -> Moment {
@@ -74,6 +82,8 @@ impl Service {
             );
         }
         self.supervisor.set_jobs(plan.jobs, plan.settings, now);
+        self.collector.set(plan.collect, now);
+        source.serve();
         engine::info!("{jobs} job(s) are scheduled");
         notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
@@ -86,8 +96,9 @@ impl Service {
                 return Ok(());
             }
             notify(&[NotifyState::Watchdog]);
+            let collect_in = self.collector.step(self.supervisor.processes(), now);
             let look_in = LOOK_INTERVAL.saturating_sub(looked.elapsed());
-            let pause = pause.into_iter().chain(watchdog).chain([look_in]).min();
+            let pause = pause.into_iter().chain(collect_in).chain(watchdog).chain([look_in]).min();
             let is_asked = self.wait(pause);
             if self.signals == 0 && (is_asked || looked.elapsed() >= LOOK_INTERVAL) {
                 looked = Instant::now();
@@ -96,6 +107,7 @@ impl Service {
                     fingerprint = seen;
                     self.reload(source, is_asked, &mut refused);
                 }
+                source.serve();
             }
         }
     }
@@ -142,6 +154,9 @@ impl Service {
             wakeup = self.wakeups.wait(Some(Duration::ZERO));
         }
         for end in self.supervisor.processes().reap() {
+            if self.collector.ended(&end) {
+                continue;
+            }
             let now = self.now();
             self.supervisor.ended(&end, now);
         }
@@ -154,6 +169,7 @@ impl Service {
         if self.signals == 1 {
             engine::info!("the daemon ends; {running} job(s) are running and asked to end");
             notify(&[NotifyState::Stopping]);
+            self.collector.stop(self.supervisor.processes());
             self.supervisor.stop();
         } else if running > 0 {
             engine::warn!("the daemon ends while {running} job(s) are still running");
@@ -169,6 +185,7 @@ impl Service {
             Ok(plan) => {
                 *refused = None;
                 let now = self.now();
+                self.collector.set(plan.collect, now);
                 let changes = self.supervisor.set_jobs(plan.jobs, plan.settings, now);
                 log_changes(&changes, is_asked);
             }

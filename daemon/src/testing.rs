@@ -13,6 +13,7 @@ pub(crate) fn job(stanza: &str, name: &str, schedule: &str) -> Job {
         key: JobKey::new(stanza, name).unwrap(),
         command: "backup".to_owned(),
         arguments: vec![format!("--stanza={stanza}"), "backup".to_owned()],
+        completion: None,
         helper: vec![format!("--stanza={stanza}"), "schedule".to_owned()],
         environment: Vec::new(),
         repos: vec![1],

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use object_store::path::Path;
 
 pub use crate::pipeline::block_delta;
+pub use crate::remote::fuzzing::{cluster_answers, repository_answers};
 pub use crate::serve::fuzzing::served_requests;
 
 use crate::pg::passfile;

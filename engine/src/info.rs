@@ -105,14 +105,27 @@ pub struct RunningLock {
     pub size: u64,
     /// Bytes copied.
     pub size_complete: u64,
+    /// Bytes per second since the copy began; `None` if that is not known, as for pgBackRest.
+    pub rate: Option<u64>,
 }
 
 impl RunningLock {
-    /// Adds another lock of the same kind.
-    fn add(&mut self, other: RunningLock) {
+    /// Adds another lock of the same kind. The rate is not known if that of one copy is not.
+    pub fn add(&mut self, other: RunningLock) {
+        self.rate = match (self.size, other.size) {
+            (_, 0) => self.rate,
+            (0, _) => other.rate,
+            _ => self.rate.zip(other.rate).map(|(one, two)| one.saturating_add(two)),
+        };
         self.held |= other.held;
         self.size = self.size.saturating_add(other.size);
         self.size_complete = self.size_complete.saturating_add(other.size_complete);
+    }
+
+    /// Returns the seconds that the rest of the copy takes at the rate so far; `None` if that is not known.
+    pub fn seconds_left(&self) -> Option<u64> {
+        let rate = self.rate.filter(|&rate| rate > 0)?;
+        Some(self.size.saturating_sub(self.size_complete).div_ceil(rate))
     }
 }
 
@@ -228,4 +241,35 @@ pub struct StanzaFact {
     pub archives: Vec<ArchiveFact>,
     /// Backups of all repositories, by their end.
     pub backups: Vec<BackupFact>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(size: u64, size_complete: u64, rate: Option<u64>) -> RunningLock {
+        RunningLock { held: true, size, size_complete, rate }
+    }
+
+    #[test]
+    fn rate_of_several_copies_is_their_sum_if_each_is_known() {
+        let sum = |locks: &[RunningLock]| {
+            let mut sum = RunningLock::default();
+            locks.iter().for_each(|lock| sum.add(*lock));
+            (sum.rate, sum.seconds_left())
+        };
+        assert_eq!(sum(&[]), (None, None));
+        assert_eq!(sum(&[lock(100, 20, Some(5))]), (Some(5), Some(16)));
+        // One that copies nothing, such as expire
+        assert_eq!(sum(&[lock(0, 0, None), lock(100, 20, Some(5)), lock(0, 0, None)]), (Some(5), Some(16)));
+        assert_eq!(sum(&[lock(100, 20, Some(5)), lock(100, 21, Some(3))]), (Some(8), Some(20)));
+        // pgBackRest holds the other lock
+        assert_eq!(sum(&[lock(100, 20, Some(5)), lock(100, 20, None)]), (None, None));
+    }
+
+    #[test]
+    fn copy_that_has_not_begun_has_no_time_left() {
+        assert_eq!(lock(100, 0, Some(0)).seconds_left(), None);
+        assert_eq!(lock(100, 100, Some(7)).seconds_left(), Some(0));
+    }
 }

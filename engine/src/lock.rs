@@ -71,6 +71,8 @@ pub struct Lock {
     exec_id: String,
     held: Vec<HeldFile>,
     percent_written: u32,
+    /// When the copy began, in seconds since 1970.
+    begun: Option<u64>,
     /// Whether the user was warned that progress can't be written.
     warned: bool,
 }
@@ -117,7 +119,8 @@ impl Lock {
     /// # Errors
     /// The same as [`Lock::acquire`].
     pub(crate) fn acquire_named(lock_path: &Path, names: &[String], exec_id: &str) -> Result<Self> {
-        let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
+        let mut lock =
+            Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, begun: None, warned: false };
         for name in names {
             let path = lock_path.join(name);
             let file = open_locked(&path, exec_id, TRIES_HOLDER)?;
@@ -131,7 +134,8 @@ impl Lock {
 
     fn acquire_within(request: LockRequest<'_>, tries_holder: u32) -> Result<Self> {
         let LockRequest { lock_path, stanza, kinds, repo_keys, exec_id } = request;
-        let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
+        let mut lock =
+            Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, begun: None, warned: false };
         for &kind in kinds {
             for &repo_key in repo_keys {
                 let path = lock_path.join(lock_name(stanza, kind, repo_key));
@@ -155,6 +159,7 @@ impl Lock {
 
     /// Shows that a copy of `size` bytes begins.
     pub(crate) fn update_begin(&mut self, repo_key: u32, size: u64) {
+        self.begun = u64::try_from(jiff::Timestamp::now().as_second()).ok();
         self.write_progress(repo_key, 0, 0, size);
     }
 
@@ -185,6 +190,7 @@ impl Lock {
             percent_complete: Some(percent),
             size: Some(size),
             size_complete: Some(size_done),
+            begun: self.begun,
             ..self.content()
         };
         self.percent_written = percent;
@@ -209,6 +215,7 @@ impl Lock {
             process_id: rustix::process::getpid().as_raw_nonzero().get(),
             size: None,
             size_complete: None,
+            begun: None,
         }
     }
 }
@@ -572,7 +579,8 @@ mod tests {
         // As a file on a full disk
         let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
         let held = HeldFile { repo_key: 1, path: PathBuf::from("/dev/full-1"), file: Some(full) };
-        let mut lock = Lock { exec_id: "1-0".to_owned(), held: vec![held], percent_written: 0, warned: false };
+        let mut lock =
+            Lock { exec_id: "1-0".to_owned(), held: vec![held], percent_written: 0, begun: None, warned: false };
         lock.update_begin(1, 100);
         lock.update(1, 50, 100);
         assert!(lock.warned);

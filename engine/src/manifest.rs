@@ -1,21 +1,17 @@
 //! What the command `manifest` shows: the manifest of a backup, and what a restore of one of its files would read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::BufReader;
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile, pg_path};
-use rustix::fs::OFlags;
 
+use crate::pg::PgHost;
 use crate::pipeline::block_delta::{self, BlockFile, BlockRead};
-use crate::pipeline::restore::{BlockGeometry, Hashed, RestorePipeline};
+use crate::pipeline::restore::BlockGeometry;
 use crate::repo::{info_files, manifest_store};
 use crate::storage::{self, ReadRange};
-use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// A manifest with the repository that it was loaded from.
@@ -75,8 +71,8 @@ impl<'a> StoredManifest<'a> {
         Ok(StoredManifest { repo, stanza, manifest })
     }
 
-    /// Returns what a restore of a file with blocks would read: all of it, or with a data directory only the blocks that
-    /// differ from the file in there.
+    /// Returns what a restore of a file with blocks would read: all of it, or with a cluster only the blocks that
+    /// differ from the file in its data directory.
     ///
     /// # Errors
     /// The block map or the file can't be read, or the map is damaged.
@@ -84,10 +80,13 @@ impl<'a> StoredManifest<'a> {
         &self,
         file: &ManifestFile,
         block: BlockIncr,
-        data_dir: Option<&Path>,
+        cluster: Option<&dyn PgHost>,
         cancel: &CancelToken,
     ) -> Result<BlockRestore> {
-        let existing = data_dir.map(|data_dir| self.hash_existing(file, block, data_dir, cancel)).transpose()?;
+        let geometry =
+            BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) };
+        let path = RepoPath::new(pg_path(&file.name))?;
+        let existing = cluster.map(|host| host.hash_blocks(&path, geometry, cancel)).transpose()?;
         if existing.as_ref().is_some_and(|existing| Some(existing.sha1) == file.checksum) {
             return Ok(BlockRestore::UpToDate);
         }
@@ -125,24 +124,6 @@ impl<'a> StoredManifest<'a> {
         Ok(counted)
     }
 
-    /// Reads the checksums of a file in the data directory.
-    fn hash_existing(
-        &self,
-        file: &ManifestFile,
-        block: BlockIncr,
-        data_dir: &Path,
-        cancel: &CancelToken,
-    ) -> Result<Hashed> {
-        let path = data_dir.join(RepoPath::new(pg_path(&file.name))?.as_str());
-        let existing = open_existing(&path)?;
-        let geometry =
-            BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) };
-        let compress_type = self.manifest.data.options.compress_type;
-        let mut pipeline = RestorePipeline::new(Cipher::None, compress_type, &Turn::FREE);
-        pipeline.begin_job(cancel);
-        pipeline.hash_file(&existing, &path.display().to_string(), u64::MAX, Some(geometry))
-    }
-
     /// Reads the block map at the end of a stored file.
     fn read_map(&self, file: &ManifestFile, block: BlockIncr, known: &BlockFile) -> Result<BlockMap> {
         let damaged = |what: &str| {
@@ -166,46 +147,5 @@ impl<'a> StoredManifest<'a> {
         let map = BufReader::new(Decryptor::new(&cipher, Framing::Raw, stored));
         BlockMap::read_from(map, block.size, block.checksum_size, known.block_total())
             .map_err(|error| error.context(format_args!("unable to read block map from '{}'", storage.display(&path))))
-    }
-}
-
-/// Opens a file of the data directory. Links are followed, and a pipe does not block.
-fn open_existing(path: &Path) -> Result<File> {
-    let name = path.display();
-    let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for read"), error);
-    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{name}' for read"))
-        }
-        _ => failed(error),
-    })?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Error::new(ErrorCode::FileRead, format!("unable to read '{name}': it is not a regular file")));
-    }
-    Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pipe_or_directory_in_the_data_directory_is_an_error_and_does_not_block() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &pipe,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            0,
-        )
-        .unwrap();
-        for path in [pipe.as_path(), folder.path()] {
-            assert_eq!(open_existing(path).unwrap_err().code, ErrorCode::FileRead);
-        }
-        assert_eq!(open_existing(&folder.path().join("missing")).unwrap_err().code, ErrorCode::FileMissing);
     }
 }

@@ -148,6 +148,8 @@ pub fn newest_wal(repo: &Repo, stanza: &Stanza, archive: ArchiveId) -> Result<Op
         let entries = repo.storage.list(&path.join(dir)?)?.unwrap_or_default();
         let segments = entries.iter().filter_map(|entry| {
             let stored = entry.name.parse::<ArchivedSegment>().ok().filter(|stored| !stored.partial)?;
+            // A recovery looks for a segment only in the directory that it belongs to
+            entry.name.starts_with(dir.as_str()).then_some(())?;
             Some((stored.segment, entry.modified))
         });
         if let Some((segment, stored)) = segments.max() {
@@ -207,6 +209,7 @@ mod tests {
             format!("0000000200000000/000000020000000000000006-{sum}.zst"),
             format!("0000000200000000/000000020000000000000007.partial-{sum}.zst"),
             format!("0000000200000000/000000020000000000000008-{sum}.pgbackrest.tmp"),
+            format!("0000000200000000/000000030000000000000009-{sum}.zst"),
             "0000000200000001/junk".to_owned(),
             "zzzzzzzzzzzzzzzz/junk".to_owned(),
         ] {

@@ -163,8 +163,19 @@ pub fn run(request: &TestRestoreRequest, context: &TestRestoreContext<'_>) -> Re
     Ok(report.judged())
 }
 
-/// Returns whether replayed WAL created a tablespace, which leads out of the scratch directory.
-fn has_outer_tablespace(scratch: &Scratch) -> bool {
+/// How PostgreSQL complains if it can't create a tablespace during recovery: the link is refused, or this host does not
+/// have the location of the original cluster. The messages are not translated.
+const TABLESPACE_COMPLAINTS: [&str; 2] = [
+    "could not create symbolic link \"pg_tblspc/",
+    "Create this directory for the tablespace before restarting the server",
+];
+
+/// Returns whether replayed WAL created a tablespace, which leads out of the scratch directory. `log` is what the server
+/// complained of.
+fn has_outer_tablespace(scratch: &Scratch, log: &str) -> bool {
+    if TABLESPACE_COMPLAINTS.iter().any(|text| log.contains(text)) {
+        return true;
+    }
     let Ok(entries) = fs::read_dir(scratch.data().join("pg_tblspc")) else { return false };
     entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| !target.starts_with(scratch.path())))
 }
@@ -235,7 +246,7 @@ impl Test<'_> {
         progress.phases.recovery_ms = milliseconds(begin);
         let found = match &recovered {
             Recovered::Ready => Ok((CheckOutcome::Passed, "PostgreSQL accepts writes".to_owned())),
-            Recovered::Failed(text) if has_outer_tablespace(self.scratch) => return Err(outside_error(text)),
+            Recovered::Failed(text) if has_outer_tablespace(self.scratch, text) => return Err(outside_error(text)),
             Recovered::Failed(text) => {
                 self.check_refused(text, self.plan.wal_of_backup(control.wal_segment_size)?)?;
                 checks::failed(text.clone())

@@ -12,9 +12,11 @@ mod peer;
 mod server;
 mod session;
 mod version_1;
+mod web;
 
 pub(crate) use authorities::in_files as authorities_in;
 pub use client::{ClientSettings, connect, connect_unchecked};
 pub use identity::Identity;
 pub use server::{AcceptedClient, ServerFiles, ServerTls};
 pub use session::{Session, SessionReader, SessionWriter};
+pub use web::web_server;

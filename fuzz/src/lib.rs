@@ -9,6 +9,7 @@ mod engine_parts;
 mod hosts;
 mod info_files;
 mod postgres;
+mod served;
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("block_map", codecs::block_map),
     ("block_plan", engine_parts::block_plan),
     ("claim", info_files::claim),
+    ("cluster_answers", engine::fuzzing::cluster_answers),
     ("configuration", configuration::configuration),
     ("decompress_bz2", codecs::decompress_bz2),
     ("decompress_gz", codecs::decompress_gz),
@@ -42,7 +44,10 @@ pub const TARGETS: &[Target] = &[
     ("remote_greeting", hosts::remote_greeting),
     ("remote_pack", hosts::remote_pack),
     ("remote_request", hosts::remote_request),
+    ("repository_answers", engine::fuzzing::repository_answers),
+    ("served_data", served::served_data),
     ("served_requests", engine_parts::served_requests),
+    ("server_clients", cli::server::fuzzing::server_clients),
     ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
     ("target_time", engine_parts::target_time),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use engine::{Error, ErrorCode, Result};
@@ -11,6 +11,7 @@ use engine::{Error, ErrorCode, Result};
 const SIZE_MAX: u64 = 64 << 20;
 /// Others may not read what annotations and errors say.
 const MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
 /// The collector of node_exporter runs as another user.
 const METRICS_MODE: u32 = 0o644;
 
@@ -71,6 +72,16 @@ impl MonitorFile {
     pub fn write(self, directory: &Path, text: &str) -> Result<()> {
         replace(&self.path(directory), text, MODE)
     }
+}
+
+/// Creates the directory of the files. Others may not read what annotations and errors say.
+///
+/// # Errors
+/// [`ErrorCode::PathCreate`]
+pub fn create(directory: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
+        Error::from_io(ErrorCode::PathCreate, format!("unable to create path '{}'", directory.display()), error)
+    })
 }
 
 /// Replaces the file for the text collector of node_exporter.

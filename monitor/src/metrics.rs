@@ -195,4 +195,4 @@ pub(crate) fn lsn_bytes(lsn: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -82,6 +82,8 @@ pub struct LockFile {
     pub size: Option<u64>,
     /// The size done in bytes.
     pub size_complete: Option<u64>,
+    /// When the copy began, in seconds since 1970. pgBackRest does not have it: its reader stops at the key before.
+    pub begun: Option<u64>,
 }
 
 impl LockFile {
@@ -101,7 +103,8 @@ impl LockFile {
         let process_id = json.i32()?;
         let size = if json.key_expect("sz")? { Some(json.u64()?) } else { None };
         let size_complete = if json.key_expect("szCplt")? { Some(json.u64()?) } else { None };
-        Ok(LockFile { exec_id, percent_complete, process_id, size, size_complete })
+        let begun = if json.key_expect("tsBegin")? { Some(json.u64()?) } else { None };
+        Ok(LockFile { exec_id, percent_complete, process_id, size, size_complete, begun })
     }
 
     /// The content to write.
@@ -118,6 +121,9 @@ impl LockFile {
         }
         if let Some(size) = self.size_complete {
             json.scalar("szCplt", size);
+        }
+        if let Some(begun) = self.begun {
+            json.scalar("tsBegin", begun);
         }
         json.end();
         out
@@ -192,10 +198,11 @@ mod tests {
     proptest! {
         #[test]
         fn lock_file_any_values_round_trip(
-            exec_id in "[^\0]{0,20}", percent in any::<Option<u32>>(), pid in any::<i32>(), sizes in any::<(Option<u64>, Option<u64>)>()
+            exec_id in "[^\0]{0,20}", percent in any::<Option<u32>>(), pid in any::<i32>(),
+            sizes in any::<(Option<u64>, Option<u64>)>(), begun in any::<Option<u64>>()
         ) {
             let lock = LockFile {
-                exec_id, percent_complete: percent, process_id: pid, size: sizes.0, size_complete: sizes.1,
+                exec_id, percent_complete: percent, process_id: pid, size: sizes.0, size_complete: sizes.1, begun,
             };
             prop_assert_eq!(LockFile::parse(lock.serialize().as_bytes()).ok(), Some(lock));
         }

@@ -43,6 +43,24 @@ fn commands_keep_to_the_rate_and_their_results_are_whole() {
     restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &["--max-rate=100MiB"]), &dump);
 }
 
+/// A backup copies 1 MiB a second.
+fn progress_is_shown(scenario: &Scenario) {
+    let lock = |tool: Tool| {
+        let info = scenario.run(tool, &["--output=json", "--log-level-console=off", "info"]).success().json();
+        info[0]["status"]["lock"]["backup"].as_object().expect("lock").clone()
+    };
+    // The real pgBackRest reads the lock file of rbr
+    let theirs = lock(Tool::PgBackRest);
+    let mut ours = lock(Tool::Rbr);
+    let rate = ours.shift_remove("rbr-rate").and_then(|rate| rate.as_u64()).expect("rate");
+    let left = ours.shift_remove("rbr-seconds-left").and_then(|left| left.as_u64()).expect("seconds left");
+    assert!((MIB / 3..2 * MIB).contains(&rate) && (3..100).contains(&left), "{rate} {left} {ours:?}");
+    assert!(ours.keys().eq(theirs.keys()), "{ours:?} {theirs:?}");
+    assert_eq!(ours["size"], theirs["size"]);
+    let text = scenario.rbr(&["info"]).success().stdout;
+    assert!(text.contains("backup/expire running - ") && text.contains("    backup rate: "), "{text}");
+}
+
 #[test]
 fn rate_of_a_running_backup_changes_with_its_file() {
     let Some(scenario) = scenario() else { return };
@@ -54,6 +72,7 @@ fn rate_of_a_running_backup_changes_with_its_file() {
     std::thread::sleep(Duration::from_secs(4));
     // It would take more than twenty seconds
     assert!(backup.is_running(), "{}", backup.log());
+    progress_is_shown(&scenario);
     fs::write(&file, "none\n").expect("write");
     assert_eq!(backup.wait(), 0, "{}", backup.log());
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}\n{}", begun.elapsed(), backup.log());

@@ -84,7 +84,6 @@ impl Weed {
     }
 
     /// Returns the URL of the bucket as a folder of files, which requires no signature.
-    #[allow(dead_code, reason = "it is for the benchmarks, which share this file")]
     pub fn files(&self) -> String {
         format!("http://127.0.0.1:{}/buckets/{BUCKET}", self.port + 4)
     }

@@ -82,3 +82,35 @@ fn cluster_on_another_host_is_backed_up_uncompressed() {
 fn cluster_on_another_host_with_rbr_is_backed_up() {
     turns(Tool::Rbr, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
 }
+
+#[test]
+fn manifest_compares_a_file_with_that_of_the_other_host() {
+    let options = ["repo1-bundle=y", "repo1-block=y", "compress-type=zst"];
+    for far in [Tool::PgBackRest, Tool::Rbr] {
+        let Some(hosts) = Hosts::start(far, ScenarioOptions::default(), &options) else { return };
+        hosts.rbr(&["stanza-create"]).success();
+        backup(&hosts, Tool::Rbr, "full");
+        let relation = hosts.scenario.cluster.sql("select pg_relation_filepath('plain')");
+        let set = format!("--set={}", hosts.scenario.labels().pop().expect("a backup"));
+        let filter = format!("--filter=pg_data/{relation}");
+        let compared = |says: &str| {
+            for output in ["text", "json"] {
+                let output = format!("--output={output}");
+                let arguments = ["manifest", "--pg=1", &set, &filter, &output, "--log-level-console=off"];
+                let [ours, theirs] = hosts.both(&arguments).map(|run| run.success().stdout);
+                assert_eq!(ours, theirs);
+                assert!(ours.contains(says) || output.ends_with("json"), "{ours}");
+            }
+        };
+        compared("file is up-to-date");
+        hosts.scenario.cluster.sql("update plain set note = 'new' where id = 1; checkpoint");
+        compared("total read: 1/");
+        let host = hosts.scenario.space.path(&format!("pg/{relation}"));
+        hosts.scenario.cluster.sql("drop table plain; checkpoint");
+        if !host.exists() {
+            for run in hosts.both(&["manifest", "--pg=1", &set, &filter]) {
+                run.fails(55).says("unable to open missing file");
+            }
+        }
+    }
+}

@@ -35,6 +35,11 @@ fn turns(far_options: &[&str], near: &[&str]) {
         let verify = verify.success();
         assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
     }
+    // What was read is kept on the other host
+    let in_turn = ["verify", "--older-than=7d", "--output=text", "--log-level-console=warn"];
+    scenario.rbr(&in_turn).success().says("status: ok").never_says("WARN");
+    scenario.rbr(&in_turn).success().says("read now: 0 file(s)").never_says("WARN");
+    assert_eq!(scenario.space.path("repo/proof/demo/verified").read_dir().expect("records").count(), 1);
     let label = scenario.labels().pop().expect("a backup");
     scenario.rbr(&["annotate", &format!("--set={label}"), "--annotation=note=far"]).success();
     let listed = scenario.rbr(&["repo-ls", "backup/demo", "--log-level-console=off"]).success().stdout;

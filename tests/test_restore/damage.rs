@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::env::{Scenario, ScenarioOptions, Shutdown};
+use crate::env::{Run, Scenario, ScenarioOptions, Shutdown, Weed};
 use crate::test_restore::{archive_now, not_proven, outcome, proven, test_restore, with_chain, with_stanza};
 
 /// All stored WAL segments, in order.
@@ -21,12 +21,27 @@ fn name(path: &std::path::Path) -> String {
 }
 
 /// A byte in the middle gets another value.
-fn damage(path: &std::path::Path) {
+pub fn damage(path: &std::path::Path) {
+    change_byte(path, path.metadata().expect("size").len() / 2);
+}
+
+/// A byte gets another value, and its own one when that is done again.
+fn change_byte(path: &std::path::Path, offset: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("open");
-    let middle = file.metadata().expect("size").len() / 2;
     let mut byte = [0];
-    file.read_exact_at(&mut byte, middle).expect("read");
-    file.write_all_at(&[byte[0] ^ 0x55], middle).expect("write");
+    file.read_exact_at(&mut byte, offset).expect("read");
+    file.write_all_at(&[byte[0] ^ 0x55], offset).expect("write");
+}
+
+/// Returns the bundle of the first backup and the offset in it of a file that the second one refers to.
+fn shared_part(scenario: &Scenario, labels: &[String]) -> (u64, u64) {
+    let set = format!("--set={}", labels[1]);
+    let arguments = ["manifest", "--output=json", "--log-level-console=off", &set];
+    let json = scenario.rbr(&arguments).success().json();
+    let files = json["fileList"].as_array().expect("files");
+    let shared = files.iter().filter(|file| file["reference"] == labels[0].as_str() && file["size"] != 0);
+    let mut bundled = shared.filter_map(|file| file["bundle"]["id"].as_u64().zip(file["bundle"]["offset"].as_u64()));
+    bundled.next().expect("a file in a bundle")
 }
 
 #[test]
@@ -79,9 +94,102 @@ fn missing_wal_of_the_backup_itself_fails_recovery() {
     assert!(reason.contains("FATAL:"), "{reason}");
 }
 
+/// An object of the repository in the bucket, which tests read and write without S3.
+struct Object<'a> {
+    scenario: &'a Scenario,
+    url: String,
+    file: PathBuf,
+}
+
+impl<'a> Object<'a> {
+    /// Fetches an object.
+    fn fetch(scenario: &'a Scenario, weed: &Weed, path: &str) -> Self {
+        let url = format!("{}/demo/{path}", weed.files());
+        let file = scenario.space.path("object");
+        scenario.space.run("curl", &["-sf", "-o", file.to_str().expect("UTF-8"), &url]).success();
+        Object { scenario, url, file }
+    }
+
+    fn store(&self) {
+        let file = self.file.display().to_string();
+        self.scenario.space.run("curl", &["-sf", "-T", &file, &self.url]).success();
+    }
+
+    fn remove(&self) {
+        self.scenario.space.run("curl", &["-sf", "-X", "DELETE", &self.url]).success();
+    }
+}
+
+/// Runs a verify that reads what was not read for so long.
+fn verify(scenario: &Scenario, age: &str) -> Run {
+    let age = format!("--older-than={age}");
+    scenario.rbr(&["verify", "--output=text", "--log-level-console=error", "--job-retry=0", &age]).success()
+}
+
+#[test]
+fn damage_in_s3_fails_the_next_proof_with_its_reason_and_verify_finds_it() {
+    let Some(weed) = Weed::start() else { return };
+    let options = ScenarioOptions { tablespace: true, global: weed.options(weed.port()), ..ScenarioOptions::default() };
+    let Some(mut scenario) = with_chain(options) else { return };
+    scenario.cluster.sql("insert into plain values (99990, 'in the segment that is lost')");
+    let lost = scenario.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    archive_now(&scenario);
+    archive_now(&scenario);
+    let (labels, quick) = (scenario.labels(), ["--no-amcheck", "--no-checksums"]);
+    proven(&scenario, &[]);
+    verify(&scenario, "7d").says("status: ok");
+
+    // One byte of a bundle that both backups need
+    let (id, offset) = shared_part(&scenario, &labels);
+    let bundle = Object::fetch(&scenario, &weed, &format!("backup/demo/{}/bundle/{id}", labels[0]));
+    change_byte(&bundle.file, offset);
+    bundle.store();
+    let reason = not_proven(&scenario, &["--job-retry=0"], "restore");
+    assert!(reason.contains(&format!("bundle/{id}")) || reason.contains("checksum"), "{reason}");
+    let both = |run: Run| {
+        let invalid = |label: &str| format!("backup: {label}, status: invalid");
+        run.says(&invalid(&labels[0])).says(&invalid(&labels[1])).says("no backup can be recovered to it");
+    };
+    both(verify(&scenario, "0s"));
+    both(verify(&scenario, "7d"));
+    change_byte(&bundle.file, offset);
+    bundle.store();
+    proven(&scenario, &quick);
+    verify(&scenario, "7d").says("status: ok");
+
+    // A segment
+    let archive = scenario.rbr(&["repo-ls", "archive/demo/15-1/0000000100000000"]).success().stdout;
+    let name = archive.lines().find(|name| name.starts_with(lost.trim())).expect("segment").to_owned();
+    let segment = Object::fetch(&scenario, &weed, &format!("archive/demo/15-1/0000000100000000/{name}"));
+    segment.remove();
+    let reason = not_proven(&scenario, &quick, "wal");
+    assert!(reason.contains(&format!("WAL segment {} is missing", lost.trim())), "{reason}");
+    verify(&scenario, "7d").says(&format!("ends there: WAL segment {} is missing", lost.trim()));
+    segment.store();
+    proven(&scenario, &quick);
+
+    // A page of an index that became another one before the backup
+    copy_index_page(&mut scenario);
+    scenario.rbr(&["--type=full", "backup"]).success();
+    let reason = not_proven(&scenario, &[], "amcheck");
+    assert!(reason.contains("plain_note"), "{reason}");
+    verify(&scenario, "7d").says("status: ok");
+}
+
 #[test]
 fn index_page_that_was_copied_over_another_fails_amcheck() {
     let Some(mut scenario) = with_stanza(ScenarioOptions::default()) else { return };
+    copy_index_page(&mut scenario);
+    scenario.rbr(&["--type=full", "backup"]).success();
+    let reason = not_proven(&scenario, &[], "amcheck");
+    assert!(reason.contains("plain_note"), "{reason}");
+    // All other checks ran, too
+    let report = test_restore(&scenario, &["--no-amcheck"]).success().json();
+    assert_eq!(outcome(&report, "checksums"), "skipped");
+}
+
+/// Copies a page of an index over another one. Page checksums are off afterwards.
+fn copy_index_page(scenario: &mut Scenario) {
     let index = scenario.cluster.sql("select pg_relation_filepath('plain_note')");
     scenario.cluster.stop(Shutdown::Fast);
     let data = scenario.cluster.data();
@@ -94,10 +202,4 @@ fn index_page_that_was_copied_over_another_fails_amcheck() {
     file.write_all_at(&page, 8192 * 5).expect("page");
     drop(file);
     scenario.cluster.start();
-    scenario.rbr(&["--type=full", "backup"]).success();
-    let reason = not_proven(&scenario, &[], "amcheck");
-    assert!(reason.contains("plain_note"), "{reason}");
-    // All other checks ran, too
-    let report = test_restore(&scenario, &["--no-amcheck"]).success().json();
-    assert_eq!(outcome(&report, "checksums"), "skipped");
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::env::{Scenario, ScenarioOptions, Shutdown, Tree, Weed};
-use crate::test_restore::{archive_now, leftovers, outcome, proven, test_restore, with_chain};
+use crate::test_restore::{all_arguments, archive_now, leftovers, outcome, proven, test_restore, with_chain};
 
 fn append(path: &Path, text: &str) {
     fs::OpenOptions::new().append(true).open(path).expect("open").write_all(text.as_bytes()).expect("append");
@@ -113,25 +113,55 @@ fn report_as_text_names_phases_checks_and_the_reason() {
     run.says("was not proven: sql: the query at line 1 returned '1' instead of '2' as row 1");
 }
 
-#[test]
-fn tablespace_that_wal_creates_on_the_original_host_is_not_written_to() {
-    let Some(mut scenario) = with_chain(ScenarioOptions::default()) else { return };
+/// The original is not changed by WAL that creates a tablespace, which says nothing about the backup. `environment` is a
+/// variable of the test.
+fn later_tablespace_is_not_written_to(version: u32, environment: &[&str]) {
+    let options = ScenarioOptions { tablespace: true, version, ..ScenarioOptions::default() };
+    let Some(mut scenario) = with_chain(options) else { return };
     let location = scenario.space.folder("later");
     scenario.cluster.sql(&format!("create tablespace later location '{}'", location.display()));
     scenario.cluster.sql(
         "create table kept tablespace later as select g from generate_series(1, 1000) g; \
-         create table changed tablespace later as select g from generate_series(1, 1000) g; checkpoint; \
-         update changed set g = 0; truncate changed; checkpoint",
+         create table changed tablespace later as select g from generate_series(1, 1000) g; \
+         create table dropped tablespace later as select g from generate_series(1, 1000) g; checkpoint; \
+         update changed set g = 0; truncate changed; drop table dropped; \
+         create table kept_in_ts1 tablespace ts1 as select g from generate_series(1, 1000) g; checkpoint",
     );
     archive_now(&scenario);
     scenario.cluster.stop(Shutdown::Fast);
-    let before = Tree::read(&location);
-    let run = test_restore(&scenario, &[]);
-    before.assert_same(&Tree::read(&location));
-    // That says nothing about the backup
-    assert!(run.code != 0 && run.code != 104, "{}", run.describe());
+    let read = |name: &str| Tree::read(&scenario.space.path(name));
+    let before = [read("later"), read("ts1"), read("pg")];
+    let test = |arguments: &[&str]| {
+        let arguments = all_arguments(&scenario, arguments);
+        let program = scenario.space.path("bin/rbr").display().to_string();
+        let config = format!("--config={}", scenario.space.text("pgbackrest.conf"));
+        let fixed = [&program, &config, "--stanza=demo"];
+        let all: Vec<&str> =
+            environment.iter().copied().chain(fixed).chain(arguments.iter().map(String::as_str)).collect();
+        scenario.space.run("env", &all)
+    };
+    let run = test(&[]).fails(67);
+    for (before, after) in before.iter().zip([read("later"), read("ts1"), read("pg")]) {
+        before.assert_same(&after);
+    }
     run.says("WAL could not be replayed within the scratch directory").says("that creates a tablespace");
     assert_eq!(leftovers(&scenario), [""; 0]);
     // Up to there, the backup is proven
-    proven(&scenario, &["--type=immediate"]);
+    let report = test(&["--type=immediate"]).success().json();
+    assert_eq!(report["result"], "passed", "{report:#}");
+    // On a host without the location of the tablespace, too, nothing is said about the backup
+    fs::rename(&location, scenario.space.path("moved")).expect("rename");
+    test(&[]).fails(67).says("that creates a tablespace");
+}
+
+#[test]
+fn tablespace_that_wal_creates_on_the_original_host_is_not_written_to() {
+    later_tablespace_is_not_written_to(15, &[]);
+}
+
+#[test]
+fn tablespace_that_wal_creates_is_not_written_to_on_an_older_kernel() {
+    for version in [13, 18] {
+        later_tablespace_is_not_written_to(version, &["RBR_TEST_LANDLOCK=1"]);
+    }
 }

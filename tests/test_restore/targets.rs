@@ -1,6 +1,7 @@
 //! Which backup is tested, how far it is recovered, and what is refused.
 
-use crate::env::ScenarioOptions;
+use crate::env::{Scenario, ScenarioOptions, Shutdown};
+use crate::test_restore::damage::damage;
 use crate::test_restore::{archive_now, leftovers, not_proven, proven, test_restore, with_chain};
 
 const QUICK: [&str; 2] = ["--no-amcheck", "--no-checksums"];
@@ -34,6 +35,79 @@ fn backup_and_target_are_those_that_were_asked_for() {
     let reason =
         not_proven(&scenario, &[&QUICK[..], &["--type=time", "--target=2999-01-01 00:00:00+00"]].concat(), "recovery");
     assert!(reason.contains("before configured recovery target was reached"), "{reason}");
+}
+
+/// Whether a table of the copy has so many rows, as an SQL file.
+fn expects(scenario: &Scenario, table: &str, rows: u32) -> String {
+    let text = format!("select count(*) from {table};\n-- expect: {rows}\n");
+    format!("--sql-file={}", scenario.space.write(&format!("{table}-{rows}.sql"), text).display())
+}
+
+fn targets_by_position_name_and_transaction(version: u32) {
+    let Some(scenario) = with_chain(ScenarioOptions { version, ..ScenarioOptions::default() }) else { return };
+    let cluster = &scenario.cluster;
+    cluster.sql("create table steps(id int)");
+    let xid = cluster.sql("insert into steps values (1) returning txid_current()");
+    let xid = xid.lines().next().expect("transaction").to_owned();
+    cluster.sql("insert into steps values (2); select pg_create_restore_point('the point')");
+    cluster.sql("insert into steps values (3)");
+    // pg_switch_wal ends the record before, so that the position is at the beginning of one
+    let lsn = cluster.sql("select pg_current_wal_lsn()");
+    cluster.sql("insert into steps values (4)");
+    archive_now(&scenario);
+
+    for (kind, target, rows) in
+        [("xid", xid.as_str(), 1), ("name", "the point", 2), ("lsn", lsn.trim(), 3), ("default", "", 4)]
+    {
+        let (option, target) = (format!("--type={kind}"), format!("--target={target}"));
+        let mut arguments = vec![option.as_str()];
+        if kind != "default" {
+            arguments.push(&target);
+        }
+        if kind == "lsn" {
+            arguments.push("--target-exclusive");
+        }
+        let sql = expects(&scenario, "steps", rows);
+        let report = proven(&scenario, &[&QUICK[..], &arguments, &[&sql]].concat());
+        assert_eq!(report["recovery"]["target-type"], kind, "PostgreSQL {version}");
+        let wrong = expects(&scenario, "steps", rows + 1);
+        not_proven(&scenario, &[&QUICK[..], &arguments, &[&wrong]].concat(), "sql");
+    }
+    for (kind, target) in [("name", "another point"), ("xid", "99999999"), ("lsn", "FF/0")] {
+        let (option, target) = (format!("--type={kind}"), format!("--target={target}"));
+        if kind == "lsn" {
+            // No backup can know that, so the newest is recovered as far as possible
+            not_proven(&scenario, &[&QUICK[..], &[&option, &target]].concat(), "recovery");
+            continue;
+        }
+        let reason = not_proven(&scenario, &[&QUICK[..], &[&option, &target]].concat(), "recovery");
+        assert!(reason.contains("before configured recovery target was reached"), "{reason}");
+    }
+}
+
+#[test]
+fn targets_are_positions_names_and_transactions() {
+    for version in [13, 17] {
+        targets_by_position_name_and_transaction(version);
+    }
+}
+
+#[test]
+fn backup_of_a_stopped_cluster_is_proven_without_wal() {
+    let options = ScenarioOptions { version: 17, tablespace: true, ..ScenarioOptions::default() };
+    let Some(mut scenario) = with_chain(options) else { return };
+    scenario.cluster.stop(Shutdown::Fast);
+    scenario.rbr(&["--no-online", "--type=full", "backup"]).success();
+    let labels = scenario.labels();
+    let sql = expects(&scenario, "elsewhere", 5000);
+    let report = proven(&scenario, &[&sql]);
+    assert_eq!(report["backup"]["label"], labels[2].as_str());
+    assert_eq!(report["recovery"]["target-type"], "none");
+    // The archive is not needed
+    std::fs::remove_dir_all(scenario.space.path("repo/archive/demo/17-1")).expect("archive");
+    proven(&scenario, &[&QUICK[..], &[&sql]].concat());
+    damage(&scenario.space.path(&format!("repo/backup/demo/{}/bundle/1", labels[2])));
+    not_proven(&scenario, &["--job-retry=0"], "restore");
 }
 
 #[test]

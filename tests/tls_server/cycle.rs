@@ -38,6 +38,9 @@ fn turns(options: HostOptions<'_>) {
         let verify = verify.success();
         assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
     }
+    let in_turn = ["verify", "--older-than=7d", "--output=text", "--log-level-console=warn"];
+    scenario.rbr(&in_turn).success().says("status: ok").never_says("WARN");
+    scenario.rbr(&in_turn).success().says("read now: 0 file(s)").never_says("WARN");
     let label = scenario.labels().pop().expect("a backup");
     scenario.rbr(&["annotate", &format!("--set={label}"), "--annotation=note=far"]).success();
     scenario.rbr(&["repo-ls", "backup/demo"]).success().says(&label);

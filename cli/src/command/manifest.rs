@@ -1,14 +1,15 @@
 //! `manifest`: shows the manifest of a backup.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use engine::manifest::StoredManifest;
+use engine::pg::PgHost;
 use engine::{Error, ErrorCode, Result};
 use repo_format::manifest::ManifestFile;
 
 use crate::config::{Config, opt};
 use crate::render::{manifest_json, manifest_text};
-use crate::{ExitStatus, cancel_token, print, repos};
+use crate::{ExitStatus, cancel_token, pg, print, repos};
 
 /// Characters that are printed at a time.
 const FLUSH_SIZE: usize = 1 << 16;
@@ -63,18 +64,12 @@ fn is_in(stored: &StoredManifest<'_>, file: &ManifestFile, reference: &str) -> b
     }
 }
 
-/// The data directory that a file is compared with; `None` unless `--pg` chooses a cluster.
-fn data_dir(config: &Config) -> Result<Option<PathBuf>> {
+/// The cluster whose file is compared; `None` unless `--pg` chooses one.
+fn cluster(config: &Config) -> Result<Option<Arc<dyn PgHost>>> {
     if config.find(opt::PG).is_none() {
         return Ok(None);
     }
-    let key = config.pg_default();
-    if config.find_at(opt::PG_HOST, key).is_some() {
-        // The directory of that name on this host is another one
-        let text = format!("manifest can't compare with the data directory of another host (pg{key}-host)");
-        return Err(Error::new(ErrorCode::FeatureNotSupported, text));
-    }
-    config.get_at(opt::PG_PATH, key).map(|path| Some(PathBuf::from(path)))
+    pg::host(config, config.pg_default()).map(Some)
 }
 
 /// Collects the output and prints it in chunks.
@@ -109,8 +104,8 @@ impl ManifestText {
         let restore = match file.stored_blocks() {
             None => None,
             Some(block) => {
-                let data_dir = data_dir(config)?;
-                Some(stored.block_restore(file, block, data_dir.as_deref(), cancel_token())?)
+                let cluster = cluster(config)?;
+                Some(stored.block_restore(file, block, cluster.as_deref(), cancel_token())?)
             }
         };
         self.text.push_str(&match self.json {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use engine::Result;
 use monitor::compat::{self, CompatContext};
+use monitor::files::MonitorFile;
 use monitor::snapshot::Snapshot;
 use monitor::text::{self, Metrics};
-use monitor::{files, info, metrics};
+use monitor::{files, info, metrics, page};
 
 use crate::collect::{self, CollectRequest, Collected};
 use crate::config::{Config, opt};
@@ -21,17 +22,44 @@ use crate::{ExitStatus, print};
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let daemon = Arc::new(config.for_daemon()?);
     let stanza = config.find(opt::STANZA).map(str::to_owned);
-    let request = CollectRequest { daemon, previous: None, stanza: stanza.clone() };
+    let path = config.find(opt::MONITOR_PATH).map(Path::new);
+    let request = CollectRequest { daemon, previous: path.and_then(previous).map(Arc::new), stanza: stanza.clone() };
     let collected = collect::collect(&request);
     let text = metrics_text(&collected, stanza.as_deref())?;
-    if let Some(path) = request.daemon.find(opt::METRICS_FILE) {
-        files::write_metrics_file(Path::new(path), &(text + text::END))?;
-    } else if config.get(opt::OUTPUT)? == "json" {
-        print(&(collected.snapshot.to_json() + "\n"))?;
-    } else {
-        print(&(text + text::END))?;
+    let file = request.daemon.find(opt::METRICS_FILE);
+    if let Some(file) = file {
+        files::write_metrics_file(Path::new(file), &format!("{text}{}", text::END))?;
+    }
+    match (path, file, config.get(opt::OUTPUT)?) {
+        (Some(path), ..) => write_all(path, &collected, &text)?,
+        (None, _, "json") => print(&(collected.snapshot.to_json() + "\n"))?,
+        (None, None, _) => print(&(text + text::END))?,
+        (None, Some(_), _) => (),
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// The last collection, as far as it is there and of use.
+fn previous(path: &Path) -> Option<Snapshot> {
+    let bytes = MonitorFile::Snapshot.read(path).ok().flatten()?;
+    // Another version may have written it
+    Snapshot::parse(std::str::from_utf8(&bytes).ok()?).ok()
+}
+
+/// Writes what the daemon serves. The metrics come last, since their age is that of the collection.
+fn write_all(path: &Path, collected: &Collected, metrics: &str) -> Result<()> {
+    files::create(path)?;
+    let snapshot = &collected.snapshot;
+    let part = |name: &str, value: serde_json::Result<serde_json::Value>| {
+        let value = value.unwrap_or_default();
+        format!("{}\n", serde_json::json!({ "format": snapshot.format, "time": snapshot.time, name: value }))
+    };
+    MonitorFile::Page.write(path, &page::render(snapshot, engine::time_zone::local()))?;
+    MonitorFile::Stanzas.write(path, &part("stanzas", serde_json::to_value(&snapshot.stanzas)))?;
+    MonitorFile::Jobs.write(path, &part("jobs", serde_json::to_value(&snapshot.jobs)))?;
+    MonitorFile::Info.write(path, &collected.info)?;
+    MonitorFile::Snapshot.write(path, &(snapshot.to_json() + "\n"))?;
+    MonitorFile::Metrics.write(path, metrics)
 }
 
 /// All metrics without their end mark.

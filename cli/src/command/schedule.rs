@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 
 /// Runs the command of a schedule now.
 fn run_now(config: &Config, name: &str) -> Result<ExitStatus> {
-    let DaemonPlan { jobs, settings } = jobs::plan(config)?;
+    let DaemonPlan { jobs, settings, .. } = jobs::plan(config)?;
     let key = find(name, jobs.iter().map(|job| &job.key))?;
     let jobs: Vec<Job> = jobs.into_iter().filter(|job| job.key == key).collect();
     let path = jobs::state_path(config)?;

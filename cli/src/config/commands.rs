@@ -279,7 +279,8 @@ pub static COMMANDS: [CommandDecl; 29] = [
             removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
             archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
             backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
-            PostgreSQL refuses root, so run it as another user that can read the repository.",
+            PostgreSQL refuses root, so run it as another user that can read the repository. The kernel must be able to \
+            confine the server to the scratch directory: Linux 5.13 or later with Landlock.",
         ..BASE
     },
     CommandDecl {
@@ -351,8 +352,9 @@ pub static COMMANDS: [CommandDecl; 29] = [
         summary: "Print metrics for Prometheus.",
         detail: "Looks at the repositories and clusters of all stanzas of the configuration and at the jobs of the daemon, \
             and prints metrics in the text format of Prometheus and OpenMetrics, among them all those of \
-            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. \
-            What can't be reached is a value of a metric and no error.",
+            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. The \
+            daemon does the same at intervals and serves the result. What can't be reached is a value of a metric and no \
+            error.",
         ..BASE
     },
 ];

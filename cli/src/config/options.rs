@@ -173,11 +173,11 @@ const fn position(name: &str) -> usize {
 
 /// Options in the order in which they are resolved: each after those that it depends on, otherwise by name, in as many
 /// rounds as necessary. The stanza comes first, because a missing stanza is a better error than its consequences.
-pub static RESOLVE_ORDER: [u8; COUNT] = {
-    let mut order = [0u8; COUNT];
+pub static RESOLVE_ORDER: [u16; COUNT] = {
+    let mut order = [0u16; COUNT];
     let mut done = [false; COUNT];
     let stanza = position("stanza");
-    order[0] = stanza as u8;
+    order[0] = stanza as u16;
     done[stanza] = true;
     let mut count = 1;
     // Our own options come before all others, so that an option that depends on one of them is not resolved later than
@@ -186,7 +186,7 @@ pub static RESOLVE_ORDER: [u8; COUNT] = {
     while index < COUNT {
         if SORTED[index].own && dependencies_done(SORTED[index], &done) {
             done[index] = true;
-            order[count] = index as u8;
+            order[count] = index as u16;
             count += 1;
         }
         index += 1;
@@ -197,7 +197,7 @@ pub static RESOLVE_ORDER: [u8; COUNT] = {
         while index < COUNT {
             if !done[index] && dependencies_done(SORTED[index], &done) {
                 done[index] = true;
-                order[count] = index as u8;
+                order[count] = index as u16;
                 count += 1;
             }
             index += 1;

@@ -3,6 +3,9 @@
 //! pgBackRest passes over them. Their keys are `schedule` and `command`, options of the command, and options of the daemon
 //! for this schedule.
 
+use std::path::Path;
+
+use daemon::job::Completion;
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::{Command, OptionDecl, Role, ValueKind};
@@ -35,6 +38,8 @@ pub struct ScheduleSection {
     pub command: Config,
     /// The arguments with which the command is started, the command last.
     pub arguments: Vec<String>,
+    /// The command that completes a run whose backup was made.
+    pub completion: Option<Completion>,
     /// Secret options of the command, as variables of the environment.
     pub environment: Vec<(String, String)>,
     /// Keys and values of the section without secrets, sorted.
@@ -42,6 +47,7 @@ pub struct ScheduleSection {
 }
 
 /// An option that a section sets.
+#[derive(Clone)]
 struct SectionOption {
     found: FoundName,
     decl: &'static OptionDecl,
@@ -158,6 +164,7 @@ impl Config {
         // Combinations that the command refuses, too
         command.clone().adjust()?;
         let (arguments, environment) = self.arguments(content.command, stanza, &of_command);
+        let completion = self.completion(&command, stanza, &of_command)?;
         Ok(ScheduleSection {
             stanza: stanza.to_owned(),
             name: name.to_owned(),
@@ -165,9 +172,37 @@ impl Config {
             daemon,
             command,
             arguments,
+            completion,
             environment,
             shown: content.shown,
         })
+    }
+
+    /// Returns the command that does what follows this backup, by the rules of the backup. Another section of the file may
+    /// set something else for expire, such as the retention. If that can't be overruled, there is no such command, so that
+    /// nothing is removed by the wrong rules.
+    fn completion(&self, backup: &Config, stanza: &str, options: &[SectionOption]) -> Result<Option<Completion>> {
+        if backup.command() != Command::Backup || backup.find(opt::EXPIRE_AUTO) != Some(true) {
+            return Ok(None);
+        }
+        let is_known = |option: &&SectionOption| option.decl.is_valid(Command::Expire, Role::Main);
+        let options: Vec<SectionOption> = options.iter().filter(is_known).cloned().collect();
+        let expire = self.with_section(Command::Expire, stanza, &options)?;
+        if backup.repo_keys_selected() != expire.repo_keys_selected() {
+            return Ok(None);
+        }
+        let (mut arguments, _) = self.arguments(Command::Expire, stanza, &options);
+        for (decl, key, _) in expire.each_slot().filter(|(decl, ..)| backup.is_valid(decl)) {
+            let (within, alone) = (backup.display(decl, key), expire.display(decl, key));
+            match within {
+                _ if within == alone => {}
+                Some(within) if !decl.secure && !decl.kind.is_multi() => {
+                    arguments.insert(0, format!("--{}={within}", decl.indexed_name(key)));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Completion { command: Command::Expire.name().to_owned(), arguments }))
     }
 
     /// Resolves the options of a command with those of a section.
@@ -225,6 +260,25 @@ impl Config {
         ];
         let target =
             ExecTarget { command: Command::Schedule, role: Role::Main, replace: &replace, local: true, quote: false };
+        self.options_for_exec(&target)
+    }
+}
+
+impl Config {
+    /// Returns the arguments with which the daemon starts the process that collects metrics, the command last. It writes
+    /// to this directory.
+    pub fn collector_arguments(&self, path: &Path) -> Vec<String> {
+        let text = |text: String| Replacement::Text(text);
+        let replace = [
+            (opt::MONITOR_PATH.decl().name, text(path.display().to_string())),
+            // What could not be collected is in the result
+            (opt::LOG_LEVEL_CONSOLE.decl().name, text("off".to_owned())),
+            (opt::LOG_LEVEL_STDERR.decl().name, text("error".to_owned())),
+            (OF_PROCESS[0], Replacement::Omit),
+            (OF_PROCESS[1], Replacement::Omit),
+        ];
+        let target =
+            ExecTarget { command: Command::Metrics, role: Role::Main, replace: &replace, local: true, quote: false };
         self.options_for_exec(&target)
     }
 }
@@ -295,6 +349,12 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
         opt::JOB_MAX.decl().name,
         opt::METRICS_DATABASES.decl().name,
         opt::METRICS_FILE.decl().name,
+        opt::MONITOR_ADDRESS.decl().name,
+        opt::MONITOR_INTERVAL.decl().name,
+        opt::MONITOR_TLS_CA_FILE.decl().name,
+        opt::MONITOR_TLS_CERT_FILE.decl().name,
+        opt::MONITOR_TLS_KEY_FILE.decl().name,
+        opt::MONITOR_TOKEN_FILE.decl().name,
         opt::STATE_PATH.decl().name,
     ];
     if of_all.contains(&decl.name) {

@@ -376,6 +376,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "backup, restore, verify",
         "`--max-rate`, `--max-rate-file`, `--max-load` and `--max-replica-lag` limit the rate. pgBackRest does not have them.",
     ),
+    (
+        "info",
+        "Shows the rate and the time left of a backup or restore of rbr that runs (`rbr-rate` and `rbr-seconds-left` in the JSON).",
+    ),
     ("all", "`--log-format=json` writes log lines as JSON. pgBackRest does not have the option."),
     (
         "attest, recovery-points, test-restore",

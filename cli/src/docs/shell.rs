@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Command as ClapCommand};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::decl::{COMMANDS, CommandDecl, OptionDecl, Role, Support, ValueKind};
+use crate::config::decl::{COMMANDS, Command, CommandDecl, OptionDecl, Role, Support, ValueKind};
 use crate::config::options::ALL;
 use crate::help::{summary_of, with_values};
 
@@ -38,6 +38,21 @@ fn subcommand(decl: &'static CommandDecl) -> ClapCommand {
         .long_about(decl.detail)
         .disable_help_flag(true)
         .args(known.map(|option| argument(option, decl)))
+        .args(parameters(decl))
+}
+
+/// The words that a command takes after its name, as far as they are known.
+fn parameters(decl: &CommandDecl) -> Vec<Arg> {
+    let words = |name: &'static str, words: Vec<&'static str>| Arg::new(name).value_parser(words);
+    match decl.command {
+        Command::Attest => vec![words("verify", vec!["verify"])],
+        Command::Schedule => vec![words("run", vec!["run"]), Arg::new("NAME")],
+        Command::Help => {
+            let names = COMMANDS.iter().filter(|decl| !decl.internal).map(|decl| decl.name).collect();
+            vec![words("COMMAND", names), Arg::new("OPTION")]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The option, of the first index where it has several.
@@ -54,18 +69,47 @@ fn argument(option: &'static OptionDecl, decl: &CommandDecl) -> Arg {
     }
 }
 
-/// The manual page.
+/// The manual page of the program, `rbr(1)`. Each command has one of its own.
 pub(super) fn man() -> Result<String> {
     let mut out = Vec::new();
-    let failed = |error| Error::from_io(ErrorCode::FileWrite, "unable to render the manual page", error);
-    clap_mangen::Man::new(command_line()).title("RBR").render(&mut out).map_err(failed)?;
-    for command in command_line().get_subcommands() {
-        let page = clap_mangen::Man::new(command.clone());
-        out.extend_from_slice(format!(".SH COMMAND {}\n", command.get_name().to_uppercase()).as_bytes());
-        page.render_description_section(&mut out).map_err(failed)?;
-        page.render_options_section(&mut out).map_err(failed)?;
-    }
+    clap_mangen::Man::new(command_line()).title("RBR").render(&mut out).map_err(not_rendered)?;
+    out.extend_from_slice(
+        b".SH FILES\n.TP\n/etc/pgbackrest/pgbackrest.conf, /etc/pgbackrest/conf.d/*.conf\nConfiguration.\n\
+        .TP\n/var/lib/pgbackrest\nRepository.\n.TP\n/var/log/pgbackrest\nLog files.\n\
+        .TP\n/var/spool/pgbackrest\nQueues of asynchronous archiving.\n\
+        .TP\n/var/lib/rbr\nState of the daemon.\n\
+        .SH EXIT STATUS\n0 after success. archive-get and repo-get exit with 1 if the file does not exist, init if something is left \
+        to do. Errors have the numbers of pgBackRest, from 25 to 125, which the guide explains.\n",
+    );
     text(out)
+}
+
+/// The manual page of a command, `rbr-COMMAND(1)`.
+///
+/// # Errors
+/// [`ErrorCode::CommandInvalid`] if there is no such command.
+pub(super) fn man_of(name: &str) -> Result<String> {
+    let unknown = || Error::new(ErrorCode::CommandInvalid, format!("there is no command '{name}'"));
+    let decl = COMMANDS.iter().find(|decl| decl.name == name && !decl.internal).ok_or_else(unknown)?;
+    let title = format!("rbr-{name}");
+    let command = subcommand(decl).display_name(&title).bin_name(format!("rbr {name}"));
+    let mut out = Vec::new();
+    let page =
+        clap_mangen::Man::new(command).title(title.to_uppercase()).source(concat!("rbr ", env!("CARGO_PKG_VERSION")));
+    page.render_title(&mut out).map_err(not_rendered)?;
+    page.render_name_section(&mut out).map_err(not_rendered)?;
+    // A list of all options would fill the first screen
+    let parameters = if decl.parameters { " [\\fIPARAMETERS\\fR]" } else { "" };
+    let synopsis = format!(".SH SYNOPSIS\n\\fBrbr {}\\fR [\\fIOPTIONS\\fR]{parameters}\n", name.replace('-', "\\-"));
+    out.extend_from_slice(synopsis.as_bytes());
+    page.render_description_section(&mut out).map_err(not_rendered)?;
+    page.render_options_section(&mut out).map_err(not_rendered)?;
+    out.extend_from_slice(b".SH SEE ALSO\n\\fBrbr\\fR(1)\n");
+    text(out)
+}
+
+fn not_rendered(error: std::io::Error) -> Error {
+    Error::from_io(ErrorCode::FileWrite, "unable to render the manual page", error)
 }
 
 /// Completions for bash.
@@ -91,4 +135,37 @@ fn completions(shell: clap_complete::Shell) -> Result<String> {
 
 fn text(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorCode::Format, "the document is not UTF-8").cause(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_to_which_the_page_of_the_program_leads() {
+        let main = man().unwrap();
+        for decl in COMMANDS.iter().filter(|decl| !decl.internal) {
+            let page = man_of(decl.name).unwrap();
+            // roff needs hyphens escaped
+            let escaped = decl.name.replace('-', "\\-");
+            assert!(page.contains(&format!("rbr {escaped}")), "{page}");
+            assert!(main.contains(&format!("rbr\\-{escaped}(1)")), "{}", decl.name);
+        }
+        assert_eq!(man_of("bogus").unwrap_err().code, ErrorCode::CommandInvalid);
+    }
+
+    #[test]
+    fn completions_know_words_after_commands() {
+        let script = bash().unwrap();
+        let after = |command: &str| {
+            let start = script
+                .find(&format!("        rbr__subcmd__{command})"))
+                .or_else(|| script.find(&format!("        rbr__{command})")));
+            let rest = &script[start.unwrap()..];
+            rest.lines().find(|line| line.contains("opts=")).unwrap().to_owned()
+        };
+        assert!(after("help").contains("test-restore"), "{}", after("help"));
+        assert!(after("schedule").contains(" run"), "{}", after("schedule"));
+        assert!(after("init").contains("--apply"), "{}", after("init"));
+    }
 }

@@ -52,7 +52,8 @@ pub(crate) fn finish(config: &Config, path: &str, asked: &mut Asked) -> Result<E
     let status = next.run("check")?;
     if status == ExitStatus::SUCCESS {
         crate::print(&format!(
-            "PostgreSQL archives its WAL into the repository. The first backup: {}\n",
+            "PostgreSQL archives its WAL into the repository. The first backup, as {}: {}\n",
+            cluster.owner.name,
             next.shown("backup")
         ))?;
     }

@@ -46,11 +46,7 @@ impl<'a> Place<'a> {
 
     /// The file and who can read it.
     pub(super) fn title(&self) -> String {
-        let readers = match self.is_root {
-            true => format!("readable by root and the group of {}", self.owner.name),
-            false => format!("readable by {}", self.owner.name),
-        };
-        format!("File {} ({readers})", self.path.display())
+        format!("File {} (readable by {})", self.path.display(), self.owner.name)
     }
 
     /// The directories that will be created.
@@ -59,7 +55,7 @@ impl<'a> Place<'a> {
             return String::new();
         }
         let lines: String = self.missing.iter().map(|path| format!("    {}\n", path.display())).collect();
-        format!("Directories to create, for {}\n\n{lines}", self.owner.name)
+        format!("Directories to create, for {}\n\n{lines}\n", self.owner.name)
     }
 
     /// Writes the file, which must not exist, and creates the directories.

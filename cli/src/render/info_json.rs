@@ -79,6 +79,7 @@ fn render_stanza(out: &mut String, stanza: &StanzaFact, detail: Detail) {
     render_backup_lock(&mut lock, stanza);
     let mut restore = lock.object("restore");
     restore.scalar("held", stanza.restore_lock.held);
+    render_rate(&mut restore, &stanza.restore_lock);
     render_lock_size(&mut restore, &stanza.restore_lock);
     restore.end();
     lock.end();
@@ -118,12 +119,14 @@ fn render_backup_lock(lock: &mut ObjectWriter<'_>, stanza: &StanzaFact) {
     let known: Vec<_> = info_lock::backups_with_size(stanza).collect();
     let mut backup = lock.object("backup");
     backup.scalar("held", total.held);
+    render_rate(&mut backup, &total);
     if !known.is_empty() {
         backup.raw(
             "repo",
             &list(&known, |repo| {
                 object(|json| {
                     json.scalar("key", repo.key);
+                    render_rate(json, &repo.backup_lock);
                     render_lock_size(json, &repo.backup_lock);
                 })
             }),
@@ -131,6 +134,16 @@ fn render_backup_lock(lock: &mut ObjectWriter<'_>, stanza: &StanzaFact) {
     }
     render_lock_size(&mut backup, &total);
     backup.end();
+}
+
+/// Bytes per second and seconds left, which pgBackRest does not have. They are there only while a copy of rbr runs.
+fn render_rate(json: &mut ObjectWriter<'_>, lock: &RunningLock) {
+    if let Some(rate) = lock.rate {
+        json.scalar("rbr-rate", rate);
+    }
+    if let Some(seconds) = lock.seconds_left() {
+        json.scalar("rbr-seconds-left", seconds);
+    }
 }
 
 fn render_lock_size(json: &mut ObjectWriter<'_>, lock: &RunningLock) {

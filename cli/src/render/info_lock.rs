@@ -12,8 +12,7 @@ pub fn backup_total(stanza: &StanzaFact) -> RunningLock {
     let mut total =
         RunningLock { held: stanza.repos.iter().any(|repo| repo.backup_lock.held), ..RunningLock::default() };
     for repo in backups_with_size(stanza) {
-        total.size = total.size.saturating_add(repo.backup_lock.size);
-        total.size_complete = total.size_complete.saturating_add(repo.backup_lock.size_complete);
+        total.add(repo.backup_lock);
     }
     total
 }

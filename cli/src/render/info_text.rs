@@ -45,6 +45,11 @@ fn render_stanza(stanza: &StanzaFact, settings: &TextSettings) -> String {
             let _ = writeln!(out, "        repo{} backup: {percent} complete", repo.key);
         }
     }
+    for (what, lock) in [("backup", &info_lock::backup_total(stanza)), ("restore", &stanza.restore_lock)] {
+        if let Some(rate) = rate_text(lock) {
+            let _ = writeln!(out, "    {what} rate: {rate}");
+        }
+    }
     if !full {
         return out;
     }
@@ -89,6 +94,13 @@ fn status_line(stanza: &StanzaFact, full: bool) -> String {
     running("backup/expire", &info_lock::backup_total(stanza));
     running("restore", &stanza.restore_lock);
     if notes.is_empty() { label.to_owned() } else { format!("{label} ({})", notes.join(", ")) }
+}
+
+/// The rate of a copy and the time that the rest takes, which pgBackRest does not show.
+fn rate_text(lock: &RunningLock) -> Option<String> {
+    let seconds = lock.seconds_left()?;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    Some(format!("{}/s, {hours}:{minutes:02}:{seconds:02} left", format_size(lock.rate?)))
 }
 
 /// Renders the status of each repository, or the message of the only repository.

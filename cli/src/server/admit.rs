@@ -4,13 +4,25 @@
 //! the stanza only. Here a client can't run anything but the role `remote` either, and can't name other places of this
 //! host than its configuration ([`mod@super::places`]).
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use engine::{Error, ErrorCode, Result};
 
-use super::command_line::{parse, resolve};
+use super::command_line::{ConfigOption, parse, resolve};
 use super::places;
-use super::state::{ConfigOption, ServerState};
 use crate::config::opt;
 use crate::repos;
+
+/// What decides about clients.
+pub(super) struct Gate {
+    /// Names of clients with the stanzas that each may access.
+    pub(super) auth: BTreeMap<String, String>,
+    /// The program that serves a client.
+    pub(super) program: PathBuf,
+    /// The options by which the program finds the server's configuration.
+    pub(super) config_options: Vec<ConfigOption>,
+}
 
 /// A client that may do what it asks for.
 pub(super) struct Admitted {
@@ -24,11 +36,11 @@ pub(super) struct Admitted {
 ///
 /// # Errors
 /// [`ErrorCode::Access`] if the client may not do that, and errors of the options.
-pub(super) fn admit(state: &ServerState, client: &str, arguments: &[String]) -> Result<Admitted> {
-    let allowed = state.auth.get(client).ok_or_else(denied)?;
-    let program = state.program.to_string_lossy().into_owned();
+pub(super) fn admit(gate: &Gate, client: &str, arguments: &[String]) -> Result<Admitted> {
+    let allowed = gate.auth.get(client).ok_or_else(denied)?;
+    let program = gate.program.to_string_lossy().into_owned();
     // Before anything is opened that the client names
-    let (own, all) = with_own_files(&state.config_options, &program, arguments)?;
+    let (own, all) = with_own_files(&gate.config_options, &program, arguments)?;
     let config = resolve(&program, &all)?;
     // The name becomes part of file names, of the log too
     let stanza = repos::stanza_if_set(&config)?;
@@ -87,7 +99,7 @@ mod tests {
 
     use super::{is_allowed, with_own_files};
     use crate::config::opt;
-    use crate::server::state::ConfigOption;
+    use crate::server::command_line::ConfigOption;
 
     /// A server that was started with `--config=/custom`.
     fn custom() -> [ConfigOption; 2] {

@@ -38,7 +38,7 @@ pub(super) struct Serving {
 /// [`ErrorCode::Execute`] if it can't be started; the error with which it ends.
 pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitted, client: &str) -> Result<Serving> {
     let failed = |e| Error::from_io(ErrorCode::Execute, "unable to start the process that serves", e);
-    let mut child = Command::new(&state.program)
+    let mut child = Command::new(&state.gate.program)
         .args(&admitted.arguments)
         .current_dir("/")
         .stdin(Stdio::piped())

@@ -2,7 +2,18 @@
 
 use engine::{Error, ErrorCode, Result};
 
+use crate::config::decl::OptionDecl;
 use crate::config::{CommandLine, Config, Environment, Role, SystemFiles};
+
+/// An option that tells which configuration files are read.
+pub(super) struct ConfigOption {
+    /// The option.
+    pub(super) decl: &'static OptionDecl,
+    /// The argument that gives a process the server's value.
+    pub(super) argument: String,
+    /// Whether the server was started with it, so that the value is not the default.
+    pub(super) is_set: bool,
+}
 
 /// Parses the arguments of a command in the role `remote`. Opens no file.
 ///

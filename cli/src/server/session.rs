@@ -66,7 +66,7 @@ fn serve_client(
     let named = |error: Error| error.context(format!("'{name}'"));
     let arguments = server.read_command_line().map_err(named)?;
     let begun = sessions.begin(&name).and_then(|known| {
-        let admitted = admit(state, &name, &arguments)?;
+        let admitted = admit(&state.gate, &name, &arguments)?;
         let serving = child::start(state, sessions, &admitted, &format!("'{name}' at {peer}"))?;
         Ok((known, admitted, serving))
     });

@@ -8,20 +8,11 @@ use engine::tcp::KeepAlive;
 use engine::tls::{ServerFiles, ServerTls};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::decl::OptionDecl;
+use super::admit::Gate;
+use super::command_line::ConfigOption;
 use crate::config::handle::Opt;
 use crate::config::{Config, Source, opt};
 use crate::remote;
-
-/// An option that tells which configuration files are read.
-pub(super) struct ConfigOption {
-    /// The option.
-    pub(super) decl: &'static OptionDecl,
-    /// The argument that gives a process the server's value.
-    pub(super) argument: String,
-    /// Whether the server was started with it, so that the value is not the default.
-    pub(super) is_set: bool,
-}
 
 /// The server's options and files. A reload makes a new one; sessions keep theirs.
 pub(super) struct ServerState {
@@ -29,8 +20,8 @@ pub(super) struct ServerState {
     pub(super) address: String,
     /// The port to listen on.
     pub(super) port: u16,
-    /// Names of clients with the stanzas that each may access.
-    pub(super) auth: BTreeMap<String, String>,
+    /// Who may do what.
+    pub(super) gate: Gate,
     files: ServerFiles,
     /// Certificates.
     pub(super) tls: ServerTls,
@@ -38,10 +29,6 @@ pub(super) struct ServerState {
     pub(super) keep_alive: KeepAlive,
     /// The maximum time without a request or progress.
     pub(super) timeout: Duration,
-    /// The program that serves a client.
-    pub(super) program: PathBuf,
-    /// The options by which the program finds the server's configuration.
-    pub(super) config_options: Vec<ConfigOption>,
 }
 
 impl ServerState {
@@ -64,13 +51,11 @@ impl ServerState {
         Ok(ServerState {
             address: config.get(opt::TLS_SERVER_ADDRESS)?.to_owned(),
             port: remote::port(config.get(opt::TLS_SERVER_PORT)?),
-            auth,
+            gate: Gate { auth, program: program(config)?, config_options: config_options(config) },
             tls: ServerTls::load(&files)?,
             files,
             keep_alive: remote::keep_alive(config),
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
-            program: program(config)?,
-            config_options: config_options(config),
         })
     }
 
@@ -85,7 +70,7 @@ impl ServerState {
         if self.has_other_address(next) {
             changes.push(format!("address is {}:{}", next.address, next.port));
         }
-        changes.extend(auth_changes(&self.auth, &next.auth));
+        changes.extend(auth_changes(&self.gate.auth, &next.gate.auth));
         if self.tls.has_other_identity(&next.tls) {
             changes.push(format!("certificate is {}", next.certificate_text()));
         }

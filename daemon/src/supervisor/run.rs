@@ -92,6 +92,26 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         reservation: Option<Box<dyn Reservation>>,
         now: Moment,
     ) {
+        self.begin_active(
+            Active {
+                job,
+                planned,
+                phase: Phase::Before,
+                process: ProcessId(0),
+                deadline: None,
+                ended_because: None,
+                is_stopping: false,
+                started: now.time,
+                outcome: None,
+                reservation,
+            },
+            now,
+        );
+    }
+
+    /// The same for a run that counts from an earlier time.
+    pub(super) fn begin_active(&mut self, active: Active, now: Moment) {
+        let (job, planned) = (Arc::clone(&active.job), active.planned.clone());
         let key = job.key.clone();
         engine::info!("job {key}: {}", start_text(&job, &planned, now.time));
         let open = OpenRun {
@@ -103,18 +123,6 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         // The trace of the run before must not be taken for that of this one
         let cleared = self.records.clear_trace(&key).map(|path| path.display().to_string());
         self.change(&key, |state| state.open = Some(open.clone()));
-        let active = Active {
-            job: Arc::clone(&job),
-            planned,
-            phase: Phase::Before,
-            process: ProcessId(0),
-            deadline: None,
-            ended_because: None,
-            is_stopping: false,
-            started: now.time,
-            outcome: None,
-            reservation,
-        };
         self.active.insert(key.clone(), active);
         let started = match (cleared, &job.hooks.before) {
             (Err(error), _) => Err(error),

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::run::{Active, PROBE_MAX, Phase, outcome, problem};
 use super::{Managed, Supervisor};
-use crate::job::{Job, JobKey, RunOn};
+use crate::job::{Completion, Job, JobKey, RunOn};
 use crate::plan::Planned;
 use crate::state::{OpenRun, Outcome, RunResult, Stage};
 use crate::verdict::{Probe, Verdict, decide, interrupted_try};
@@ -98,7 +98,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
                 self.set_unclear(key, 0);
                 self.leave(&active, at);
             }
-            Verdict::Made(label) => self.made(&active, &label, now),
+            Verdict::Made(label) => self.made(active, &label, now),
             Verdict::Done(label) => self.not_needed(&active, format!("another host has made backup {label}"), now),
             Verdict::NotHere => self.not_needed(&active, "it is another host's turn".to_owned(), now),
         }
@@ -130,10 +130,20 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         }
     }
 
-    /// Ends a run whose backup is there, although its command failed after that. The failure stands; another backup
-    /// would not mend it.
-    fn made(&mut self, active: &Active, label: &str, now: Moment) {
+    /// Continues a run whose backup is there, although its command failed after that. Another backup would not mend it.
+    /// What follows a backup is done now, with the same hooks. If there is no such command, the failure stands.
+    fn made(&mut self, active: Active, label: &str, now: Moment) {
         let key = &active.job.key;
+        if let Some(Completion { command, arguments }) = active.job.completion.clone() {
+            engine::info!("job {key}: backup {label} is complete and not made again, {command} follows");
+            self.set_unclear(key, 0);
+            let job = Arc::new(Job { command, arguments, ..(*active.job).clone() });
+            // From the beginning of the backup on, so that the next try finds the backup, too
+            let begun = self.jobs.get(key).and_then(|managed| managed.state.last.as_ref()).map(|last| last.started);
+            let started = begun.unwrap_or(now.time);
+            let fresh = Active { phase: Phase::Before, deadline: None, ended_because: None, job, started, ..active };
+            return self.begin_active(fresh, now);
+        }
         let last = self.jobs.get(key).and_then(|managed| managed.state.last.clone());
         let problem = last.as_ref().and_then(|last| last.error.clone()).unwrap_or_default();
         let text = format!("backup {label} is complete and not made again, but what followed it failed: {problem}");

@@ -308,11 +308,12 @@ fn newest(info: &BackupInfo, kind: Option<BackupType>) -> Option<BackupLabel> {
 
 fn read_lock(locks: &dyn HostLocks, stanza: &Stanza, kind: LockType, repo_key: u32) -> RunningLock {
     match locks.status(stanza, kind, repo_key) {
-        LockStatus::Valid(content) => RunningLock {
-            held: true,
-            size: content.size.unwrap_or(0),
-            size_complete: content.size_complete.unwrap_or(0),
-        },
+        LockStatus::Valid(content) => {
+            let size_complete = content.size_complete.unwrap_or(0);
+            let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+            let rate = content.begun.map(|begun| size_complete / now.saturating_sub(begun).max(1));
+            RunningLock { held: true, size: content.size.unwrap_or(0), size_complete, rate }
+        }
         _ => RunningLock::default(),
     }
 }

@@ -11,6 +11,7 @@ mod remote;
 use std::fmt::Debug;
 use std::path::Path;
 
+use repo_format::layout::RepoPath;
 use repo_format::pg::control::PgControl;
 
 pub use self::local::LocalHost;
@@ -23,6 +24,7 @@ pub use crate::pipeline::backup::{
     BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, CopyWorker,
     JobStore, PriorMap,
 };
+pub use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
 use crate::{CancelToken, Result};
@@ -84,6 +86,12 @@ pub trait PgHost: Debug + Send + Sync {
         options: &ScanOptions<'_>,
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan>;
+
+    /// Returns the checksums of a file of the data directory, and of its blocks. Links are followed.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::FileMissing`], [`crate::ErrorCode::FileOpen`], [`crate::ErrorCode::FileRead`].
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed>;
 
     /// Returns how many jobs are best in progress at a time.
     fn concurrency(&self) -> Concurrency {

@@ -219,6 +219,11 @@ impl Connection {
             Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
         };
+        Self::over(settings, kind, opened)
+    }
+
+    /// Waits until the server at the other end of a way is ready.
+    pub(super) fn over(settings: &RemoteSettings, kind: &str, opened: Opened) -> Result<Arc<Self>> {
         let Opened { link, input, output } = opened;
         let mut connection = Connection {
             name: format!("remote-{} {kind} protocol on '{}'", settings.process, settings.host),

@@ -43,9 +43,15 @@ pub struct RemoteStorage {
 
 impl OpenStorage for RemoteSettings {
     fn open(&self) -> Result<OpenedStorage> {
-        let connection = Connection::open(self)?;
+        RemoteStorage::over(Connection::open(self)?, self)
+    }
+}
+
+impl RemoteStorage {
+    /// Asks for what the repository is like.
+    pub(crate) fn over(connection: Arc<Connection>, settings: &RemoteSettings) -> Result<OpenedStorage> {
         // Only the configuration of that host may contain it
-        let passphrase = if self.asks_passphrase { cipher_pass(&connection, self.key)? } else { None };
+        let passphrase = if settings.asks_passphrase { cipher_pass(&connection, settings.key)? } else { None };
         let answer = connection.call(&Call::Features)?;
         let found = FeaturesAnswer::decode(answer.data())?;
         let has = |bit| found.features.has(bit);

@@ -49,8 +49,9 @@ pub fn newest_segments(place: &WalPlace<'_>, first: TimelineId) -> Result<Newest
     let path = layout::archive_path(place.stanza, place.id);
     let mut newest = NewestSegments::new();
     let directories = storage.names(&path)?.unwrap_or_default();
-    let is_directory =
-        |name: &&String| name.len() == SEGMENT_DIR_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // No program writes names in lower case
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    let is_directory = |name: &&String| name.len() == SEGMENT_DIR_LEN && name.bytes().all(is_digit);
     for directory in directories.iter().rev().filter(is_directory) {
         let Some(timeline) = directory.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else { continue };
         let timeline = TimelineId(timeline);
@@ -58,12 +59,18 @@ pub fn newest_segments(place: &WalPlace<'_>, first: TimelineId) -> Result<Newest
             continue;
         }
         let names = storage.names(&path.join(directory)?)?.unwrap_or_default();
-        let segments = names.iter().filter_map(|name| name.parse::<ArchivedSegment>().ok());
-        if let Some(last) = segments.filter(|stored| !stored.partial).map(|stored| stored.segment).max() {
+        if let Some(last) = last_segment(directory, &names) {
             newest.insert(timeline, last);
         }
     }
     Ok(newest)
+}
+
+/// Returns the last segment in a directory. Others than those that belong there are never found by a recovery.
+fn last_segment(directory: &str, names: &[String]) -> Option<WalSegment> {
+    let here = names.iter().filter(|name| name.starts_with(directory));
+    let segments = here.filter_map(|name| name.parse::<ArchivedSegment>().ok());
+    segments.filter(|stored| !stored.partial).map(|stored| stored.segment).max()
 }
 
 /// Where recovery ended, on the timeline that it had followed.
@@ -159,7 +166,15 @@ pub fn is_good(place: &WalPlace<'_>, segment: &WalSegment, cancel: &CancelToken)
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::Cipher;
+    use repo_format::layout::RepoPath;
+    use repo_format::pg::PgVersion;
+
     use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{self, WriteOptions};
 
     const SIZE: u32 = 16 << 20;
 
@@ -170,6 +185,35 @@ mod tests {
     fn compared(lsn: u64, last: &str) -> WalShort {
         let newest = NewestSegments::from([(TimelineId(1), segment(last))]);
         compare(RecoveryEnd { timeline: TimelineId(1), lsn: Lsn(lsn) }, &newest, SIZE)
+    }
+
+    #[test]
+    fn names_that_no_recovery_asks_for_are_not_the_newest_segment() {
+        let sum = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
+        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        for name in [
+            format!("0000000100000000/000000010000000000000003-{sum}"),
+            // Those of another timeline and directory, unfinished ones, and others
+            format!("0000000100000000/000000020000000000000009-{sum}"),
+            format!("0000000100000000/000000010000000100000009-{sum}"),
+            format!("0000000100000000/000000010000000000000004.partial-{sum}"),
+            format!("0000000100000000/000000010000000000000005-{sum}.pgbackrest.tmp"),
+            "0000000100000000/000000010000000000000006".to_owned(),
+            "0000000100000000/zz".to_owned(),
+            "0000000100000005/zz".to_owned(),
+            format!("00000001000000zz/000000010000000000000007-{sum}"),
+            format!("00000001000000ab/00000001000000ab00000007-{sum}"),
+            format!("000000FF00000000/000000010000000000000007-{sum}"),
+            format!("00000001/000000010000000000000007-{sum}"),
+        ] {
+            let path = RepoPath::new(format!("archive/demo/15-1/{name}")).unwrap();
+            storage::put(&*repo.storage, &path, b"x", WriteOptions::ATOMIC).unwrap();
+        }
+        let stanza = "demo".parse().unwrap();
+        let place = WalPlace { repo: &repo, stanza: &stanza, id: ArchiveId { version: PgVersion::V15, id: 1 } };
+        let newest = newest_segments(&place, TimelineId(1)).unwrap();
+        assert_eq!(newest, NewestSegments::from([(TimelineId(1), segment("000000010000000000000003"))]));
+        assert_eq!(newest_segments(&place, TimelineId(2)).unwrap(), NewestSegments::new());
     }
 
     #[test]

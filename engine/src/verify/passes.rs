@@ -214,11 +214,12 @@ impl Passes<'_> {
 
     /// Writes what is known now. A repository that can't be written is no reason to fail.
     fn save(&self, recall: &mut Recall<'_>, found: &PassFindings) {
-        let unseen = if self.task.request.set.is_some() || !found.unlisted.is_empty() {
-            Unseen::KeepAll
-        } else {
-            found.tally.unseen
-        };
+        let is_set = self.task.request.set.is_some();
+        // In a repository that removes nothing, each such run leaves a file until the next one that sees everything
+        if is_set && found.tally.errors == 0 {
+            return;
+        }
+        let unseen = if is_set || !found.unlisted.is_empty() { Unseen::KeepAll } else { found.tally.unseen };
         let Err(error) = recall.save_all(unseen) else { return };
         let text = format!("{}: what was read is not remembered: {error}", self.walk.repo.name());
         // Bad files that are remembered as good would be read too late

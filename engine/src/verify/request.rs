@@ -107,7 +107,7 @@ pub struct VerifySummary {
     pub first_faults: Vec<String>,
     /// What was read and what not, if earlier runs are remembered.
     pub figures: Option<ReadFigures>,
-    /// What the good backups and WAL allow to recover to, if it was requested and both info files can be used.
+    /// What the good backups and WAL allow to recover to, if it was requested and could be found out.
     pub points: Option<Vec<ArchivePoints>>,
     /// The result of each archive.
     pub archives: Vec<ArchiveResult>,

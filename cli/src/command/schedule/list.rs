@@ -49,7 +49,7 @@ pub(crate) fn jobs_json(config: &Config) -> Result<(Vec<Value>, bool)> {
 }
 
 fn shown(config: &Config) -> Result<(Vec<Shown>, bool)> {
-    let DaemonPlan { jobs, settings } = jobs::plan(config)?;
+    let DaemonPlan { jobs, settings, .. } = jobs::plan(config)?;
     let path = jobs::state_path(config)?;
     let store = if path.exists() { Some(StateDirectory::open(path)?) } else { None };
     let has_daemon = store.as_ref().map_or(Ok(false), StateDirectory::has_daemon)?;

@@ -146,6 +146,80 @@ options! {
         ..OWN
     };
 
+    MONITOR_ADDRESS: Opt<String> = OptionDecl {
+        name: "monitor-address",
+        kind: ValueKind::String,
+        commands: on(&[Daemon]),
+        default: Fixed("127.0.0.1:9854"),
+        summary: "Address of metrics and the status page.",
+        detail: "The daemon serves /metrics, the status page, /api/v1/status and /healthz there, read only. An address that \
+            other hosts reach needs monitor-token-file, or certificates of clients (monitor-tls-ca-file). 'off' serves \
+            nothing. If the address can't be used, the daemon warns and tries again. Only for all schedules.",
+        ..OWN
+    };
+
+    MONITOR_INTERVAL: Opt<Duration> = OptionDecl {
+        name: "monitor-interval",
+        kind: ValueKind::Time,
+        commands: on(&[Daemon]),
+        default: Fixed("1m"),
+        range: Range::Fixed("5s", "1d"),
+        summary: "How often metrics are collected.",
+        detail: "Metrics and the status page show the last collection. Each sends a few requests to each repository. Only for \
+            all schedules.",
+        ..OWN
+    };
+
+    MONITOR_PATH: Opt<String> = OptionDecl {
+        name: "monitor-path",
+        kind: ValueKind::Path,
+        section: Section::CommandLine,
+        commands: on(&[Metrics]),
+        internal: true,
+        summary: "Directory of collected metrics.",
+        detail: "The daemon passes it to the process that collects, which writes what the daemon serves.",
+        ..OWN
+    };
+
+    MONITOR_TLS_CA_FILE: Opt<String> = OptionDecl {
+        name: "monitor-tls-ca-file",
+        kind: ValueKind::Path,
+        commands: on(&[Daemon]),
+        summary: "Authorities of clients.",
+        detail: "A file of certificates in PEM format. A client then needs a certificate of one of these authorities. It needs \
+            monitor-tls-cert-file. Only for all schedules.",
+        ..OWN
+    };
+
+    MONITOR_TLS_CERT_FILE: Opt<String> = OptionDecl {
+        name: "monitor-tls-cert-file",
+        kind: ValueKind::Path,
+        commands: on(&[Daemon]),
+        summary: "Certificate of metrics and the status page.",
+        detail: "A certificate in PEM format, with those that lead to its authority. They are then served by TLS only. It needs \
+            monitor-tls-key-file. SIGHUP reads the files again. Only for all schedules.",
+        ..OWN
+    };
+
+    MONITOR_TLS_KEY_FILE: Opt<String> = OptionDecl {
+        name: "monitor-tls-key-file",
+        kind: ValueKind::Path,
+        commands: on(&[Daemon]),
+        summary: "Key of the certificate.",
+        detail: "The key of monitor-tls-cert-file in PEM format, which others may not be able to read. Only for all schedules.",
+        ..OWN
+    };
+
+    MONITOR_TOKEN_FILE: Opt<String> = OptionDecl {
+        name: "monitor-token-file",
+        kind: ValueKind::Path,
+        commands: on(&[Daemon]),
+        summary: "File with the token of clients.",
+        detail: "Requests then need the header 'Authorization: Bearer TOKEN', except for /healthz. Without TLS the token crosses \
+            the network in plain text. SIGHUP reads the file again. Only for all schedules.",
+        ..OWN
+    };
+
     RETRY: Opt<i64> = OptionDecl {
         name: "retry",
         kind: ValueKind::Integer,

@@ -96,7 +96,7 @@ options! {
                 command: Metrics,
                 values: &[
                     ("text", "metrics in the text format of Prometheus and OpenMetrics"),
-                    ("json", "all that was found"),
+                    ("json", "all that was found, as /api/v1/status of the daemon"),
                 ],
                 summary: "Output format.",
                 detail: "{values}",

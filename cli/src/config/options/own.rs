@@ -210,7 +210,8 @@ options! {
         default: Fixed("1d"),
         range: Range::Fixed("1s", "4w"),
         summary: "How long recovery may take.",
-        detail: "A recovery that takes longer is a failed test.",
+        detail: "A recovery that takes longer is a failed test, because nobody could wait for it. Choose a limit that suits \
+            this host.",
         ..OWN
     };
 

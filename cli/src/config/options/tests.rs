@@ -51,7 +51,7 @@ fn command_table_is_in_the_order_of_the_enum() {
 #[test]
 fn resolve_order_has_each_option_once_behind_what_it_depends_on() {
     let place = |name: &str| RESOLVE_ORDER.iter().position(|&index| ALL[usize::from(index)].name == name).unwrap();
-    let mut seen: Vec<u8> = RESOLVE_ORDER.to_vec();
+    let mut seen: Vec<u16> = RESOLVE_ORDER.to_vec();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), COUNT);

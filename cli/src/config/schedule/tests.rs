@@ -142,3 +142,30 @@ fn options_of_the_daemon_are_refused_outside_of_its_sections() {
     assert_eq!(warnings(&format!("{STANZA}[global:daemon]\nretry=1\nnonsense=1\n")), Vec::<String>::new());
     assert_eq!(warnings(&format!("{STANZA}[demo:schedule:a]\nnonsense=1\n")), Vec::<String>::new());
 }
+
+#[test]
+fn backup_is_completed_by_expire_with_the_same_options() {
+    let section = "[demo:schedule:a]\nschedule=@daily\ncommand=backup\ntype=full\nrepo1-retention-full=7\n";
+    let completion = one(section).completion.unwrap();
+    assert_eq!(completion.command, "expire");
+    assert_eq!(completion.arguments.last().unwrap(), "expire");
+    assert!(completion.arguments.contains(&"--stanza=demo".to_owned()), "{completion:?}");
+    assert!(completion.arguments.contains(&"--repo1-retention-full=7".to_owned()), "{completion:?}");
+    assert!(!completion.arguments.iter().any(|argument| argument.starts_with("--type")), "{completion:?}");
+}
+
+#[test]
+fn expire_with_other_rules_than_within_the_backup_completes_nothing() {
+    let section = "[demo:schedule:a]\nschedule=@daily\ncommand=backup\n";
+    // The rules of the backup apply
+    for other in ["[global:backup]\nrepo1-retention-full=30\n", "[demo:backup]\nrepo1-retention-full=30\n"] {
+        let arguments = one(&format!("{other}{section}")).completion.unwrap().arguments;
+        assert!(arguments.contains(&"--repo1-retention-full=30".to_owned()), "{other} {arguments:?}");
+        // Within a backup its own option counts
+        assert!(arguments.contains(&"--checksum-page-error=n".to_owned()), "{other} {arguments:?}");
+    }
+    assert_eq!(one(&format!("[demo:expire]\nrepo1-retention-diff=1\n{section}")).completion, None);
+    assert_eq!(one(&format!("{section}expire-auto=n\n")).completion, None);
+    assert_eq!(one("[demo:schedule:a]\nschedule=@daily\ncommand=check\n").completion, None);
+    assert!(one(section).completion.is_some());
+}

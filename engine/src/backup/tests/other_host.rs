@@ -10,6 +10,7 @@ use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace};
 use crate::pg::host::loopback::LoopBack;
 use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker};
+use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::on_turn::OnTurn;
 use crate::storage::put;
@@ -192,6 +193,9 @@ impl PgHost for Scripted {
     }
     fn scan(&self, options: &ScanOptions<'_>, now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>) -> Result<Scan> {
         self.0.scan(options, now)
+    }
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
+        self.0.hash_blocks(path, geometry, cancel)
     }
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         self.0.copy_worker(number, rules, turn)

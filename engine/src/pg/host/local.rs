@@ -1,11 +1,16 @@
 //! A cluster on this host.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use repo_format::cipher::Cipher;
+use repo_format::compress::CompressType;
+use repo_format::layout::RepoPath;
 use repo_format::pg::control::PgControl;
+use rustix::fs::OFlags;
 
 use super::PgHost;
 use crate::pg::client::{PgClient, PgSettings};
@@ -14,6 +19,7 @@ use crate::pg::control_file;
 use crate::pg::data_dir::files::LocalFiles;
 use crate::pg::data_dir::{self, DataDir, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, LocalWorker};
+use crate::pipeline::restore::{BlockGeometry, Hashed, RestorePipeline};
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -82,8 +88,57 @@ impl PgHost for LocalHost {
         data_dir::scan(&mut LocalFiles::default(), &self.settings.path, options, tablespaces_now)
     }
 
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
+        let path = self.settings.path.join(path.as_str());
+        let file = open_existing(&path)?;
+        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);
+        pipeline.begin_job(cancel);
+        pipeline.hash_file(&file, &path.display().to_string(), u64::MAX, Some(geometry))
+    }
+
     fn copy_worker<'a>(&self, _: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let data_dir = DataDir::new(&self.settings.path);
         Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules, turn)))
+    }
+}
+
+/// Opens a file of the data directory. Links are followed, and a pipe does not block.
+fn open_existing(path: &Path) -> Result<File> {
+    let name = path.display();
+    let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for read"), error);
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{name}' for read"))
+        }
+        _ => failed(error),
+    })?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorCode::FileRead, format!("unable to read '{name}': it is not a regular file")));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipe_or_directory_in_the_data_directory_is_an_error_and_does_not_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        for path in [pipe.as_path(), folder.path()] {
+            assert_eq!(open_existing(path).unwrap_err().code, ErrorCode::FileRead);
+        }
+        assert_eq!(open_existing(&folder.path().join("missing")).unwrap_err().code, ErrorCode::FileMissing);
     }
 }

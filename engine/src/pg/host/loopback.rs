@@ -15,10 +15,11 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use repo_format::block_map::BlockMap;
 use repo_format::hash::Sha1;
+use repo_format::layout::RepoPath;
 use repo_format::pg::control::PgControl;
 use serde_json::{Value, from_value, json, to_value};
 
-use super::PgHost;
+use super::{BlockGeometry, Hashed, PgHost};
 use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
@@ -234,6 +235,10 @@ impl PgHost for LoopBack {
             (options.version.to_string(), names, options.online, options.exclude.to_vec(), tablespaces);
         let mut now = |_: &str, _| tablespaces_now().map(|found| wire::tablespaces_to(&found));
         self.open().ask("scan", &to_value(value).unwrap(), &mut now).map(wire::scan_from)
+    }
+
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
+        self.far.hash_blocks(path, geometry, cancel)
     }
 
     fn copy_worker<'a>(&self, _: u32, rules: &'a CopyRules, _: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {

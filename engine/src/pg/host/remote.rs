@@ -21,18 +21,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::Call;
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
 use self::files::RemoteFiles;
+use self::filters::block_filters;
 use self::open_files::OpenFiles;
 use self::queries::RemoteConnection;
+use self::stream::FileRequest;
 use self::worker::RemoteWorker;
 use super::PgHost;
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, FileEncoder};
+use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::remote::{Connection, RemoteSettings};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
@@ -77,6 +81,12 @@ impl RemoteHost {
     pub fn new(settings: RemotePgSettings) -> Self {
         let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
+    }
+
+    /// The host at the other end of a connection, which has asked for the features. Its only worker uses it, too.
+    pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
+        let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
     }
 
     /// Starts a process on the host.
@@ -179,6 +189,18 @@ impl PgHost for RemoteHost {
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
         data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
+    }
+
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, _: &CancelToken) -> Result<Hashed> {
+        let path = format!("{}/{}", self.path_text()?, path.as_str());
+        let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry))?;
+        let Some(mut stream) = request.open(&Turn::FREE)? else {
+            let text = format!("unable to open missing file '{path}' for read");
+            return Err(Error::new(ErrorCode::FileMissing, text));
+        };
+        let drained = std::io::copy(&mut stream, &mut std::io::sink());
+        drained.map_err(|e| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), e))?;
+        stream.findings()?.blocks()
     }
 
     fn concurrency(&self) -> Concurrency {

@@ -15,6 +15,7 @@ use repo_format::pg::page::SEGMENT_SIZE;
 use crate::pg::data_dir::segment_number;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{BlockJob, CopyFile, CopyRules};
+use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::{Error, ErrorCode, Result};
 
 /// The header of an encrypted stream in [`repo_format::cipher::Framing::Full`].
@@ -122,6 +123,12 @@ pub(super) fn sum_filters() -> Vec<Filter<'static>> {
     vec![Filter::Hash(Digest::Sha1), Filter::Size, Filter::Sink]
 }
 
+/// The filters that only find out the checksums of a file and of its blocks.
+pub(super) fn block_filters(geometry: BlockGeometry) -> Vec<Filter<'static>> {
+    let (block_size, checksum_size) = (geometry.block_size as u64, geometry.checksum_size as u64);
+    vec![Filter::Hash(Digest::Sha1), Filter::BlockChecksum { block_size, checksum_size }, Filter::Sink]
+}
+
 /// What the other host found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
@@ -133,6 +140,8 @@ pub(super) struct Findings {
     pub(super) map_size: Option<u64>,
     /// The result of the page check; `None` if not requested.
     pub(super) pages: Option<PageOutcome>,
+    /// The checksums of the blocks; `None` if not requested.
+    blocks: Option<Vec<u8>>,
 }
 
 impl Findings {
@@ -148,6 +157,7 @@ impl Findings {
                 }
                 FilterResult::Size(size) => findings.sizes.push(*size),
                 FilterResult::BlockIncremental(size) => findings.map_size = Some(*size),
+                FilterResult::BlockChecksum(checksums) => findings.blocks = Some(checksums.to_vec()),
                 FilterResult::PageCheck(pages) => findings.pages = Some(page_outcome(pages)),
                 _ => {}
             }
@@ -162,6 +172,15 @@ impl Findings {
     pub(super) fn plain(&self) -> Result<(u64, Sha1)> {
         let (size, checksum) = (self.sizes.first().copied(), self.checksums.first().copied());
         Ok((size.ok_or_else(|| missing("size"))?, checksum.ok_or_else(|| missing("checksum"))?))
+    }
+
+    /// The checksums of the file and of its blocks.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`] if they are missing.
+    pub(super) fn blocks(&self) -> Result<Hashed> {
+        let sha1 = self.checksums.first().copied().ok_or_else(|| missing("checksum"))?;
+        Ok(Hashed { sha1, blocks: self.blocks.clone().ok_or_else(|| missing("list of block checksums"))? })
     }
 
     /// Size and checksum of the stored bytes.
