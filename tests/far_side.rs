@@ -161,6 +161,26 @@ fn rbr_on_the_clusters_host_uses_a_repository_that_rbr_serves() {
 }
 
 #[test]
+fn pgbackrest_uses_an_encrypted_repository_of_format_6_that_rbr_serves() {
+    let secret = ["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=only-there"];
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &secret, &["compress-type=zst"])
+    else {
+        return;
+    };
+    hosts.at_repository(&["stanza-create", "--repo1-format=6"]).success();
+    // Segments get the header of this format on the repository's host, and lose it there when they are verified
+    hosts.at_cluster(&["check"]).success();
+    hosts.at_cluster(&["backup", "--type=full"]).success();
+    let verify = hosts.at_cluster(&["verify", "--verbose", "--output=text", "--log-level-console=off"]).success();
+    assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
+    hosts.restored("restored");
+    let segment =
+        hosts.scenario.space.run("find", &[&hosts.scenario.space.text("repo/archive/demo/15-1"), "-name", "*.zst"]);
+    let segment = segment.stdout.lines().next().expect("a segment").to_owned();
+    assert!(std::fs::read(&segment).expect("segment").starts_with(b"PGBR006K\x011"), "{segment}");
+}
+
+#[test]
 fn pgbackrest_uses_a_repository_in_s3_that_rbr_serves() {
     let Some(weed) = crate::env::Weed::start() else { return };
     let options = weed.options(weed.port());

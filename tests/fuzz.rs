@@ -4,6 +4,9 @@
 mod targets;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::env;
 
 /// Modified copies of each corpus file.
 const CHANGED_COPIES: u32 = 60;
@@ -50,6 +53,18 @@ fn targets_return_for_their_corpus_and_its_cuts() {
     }
 }
 
+/// An input, which is printed if its target panics.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("input: {}", self.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+    }
+}
+
+/// With `RBR_FUZZ_SECONDS`, this goes on for so long, for the targets with `RBR_FUZZ_TARGET` in their names.
 #[test]
 fn targets_return_for_changed_copies_of_their_corpus() {
     let mut state = 88_172_645_463_325_252u64;
@@ -59,26 +74,47 @@ fn targets_return_for_changed_copies_of_their_corpus() {
         state ^= state << 17;
         (state >> 11) as usize % below.max(1)
     };
-    for (name, _) in targets::TARGETS {
-        for (file, data) in corpus(name) {
+    let seconds = std::env::var("RBR_FUZZ_SECONDS").ok().map(|seconds| seconds.parse().expect("seconds"));
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
+    let wanted = std::env::var("RBR_FUZZ_TARGET").unwrap_or_default();
+    let corpora = targets::TARGETS.iter().map(|(name, _)| *name).filter(|name| name.contains(&wanted));
+    let corpora: Vec<_> = corpora.flat_map(|name| corpus(name).into_iter().map(move |file| (name, file))).collect();
+    let mut count = 0u64;
+    loop {
+        for (name, (file, data)) in &corpora {
             for copy in 0..CHANGED_COPIES {
-                println!("{name}/{file}, copy {copy}");
-                let mut data = data.clone();
-                for _ in 0..1 + random(4) {
-                    let index = random(data.len());
-                    match random(5) {
-                        0 => data.truncate(index),
-                        1 if !data.is_empty() => data[index] ^= 1 << random(8),
-                        2 if !data.is_empty() => data[index] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
-                        3 => data.insert(index, random(256) as u8),
-                        _ => {
-                            let end = (index + random(20)).min(data.len());
-                            data.drain(index..end);
-                        }
-                    }
+                if seconds.is_none() {
+                    println!("{name}/{file}, copy {copy}");
                 }
+                let data = changed(data.clone(), &mut random);
+                let shown = Shown(&data);
                 targets::run(name, &data);
+                drop(shown);
+                count += 1;
+            }
+        }
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    if seconds.is_some() {
+        env::oracle::say(&format!("{count} inputs of {} files", corpora.len()));
+    }
+}
+
+fn changed(mut data: Vec<u8>, random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    for _ in 0..1 + random(4) {
+        let index = random(data.len());
+        match random(5) {
+            0 => data.truncate(index),
+            1 if !data.is_empty() => data[index] ^= 1 << random(8),
+            2 if !data.is_empty() => data[index] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
+            3 => data.insert(index, random(256) as u8),
+            _ => {
+                let end = (index + random(20)).min(data.len());
+                data.drain(index..end);
             }
         }
     }
+    data
 }

@@ -1,5 +1,6 @@
 //! Metrics, the status page and the API, of real clusters and repositories.
 
+mod contrib;
 mod served;
 
 use std::fs;
@@ -126,6 +127,28 @@ fn missing_segment_is_counted_and_a_stopped_cluster_is_down() {
 }
 
 #[test]
+fn wal_that_is_missing_after_a_failover_is_told() {
+    let Some(mut scenario) = start() else { return };
+    scenario.rbr(&["backup", "--type=full"]).success();
+    archive(&scenario);
+    scenario.cluster.stop(crate::env::Shutdown::Fast);
+    scenario.space.write("pg/standby.signal", "");
+    scenario.cluster.start();
+    scenario.cluster.sql("select pg_promote()");
+    let first = archive(&scenario);
+    assert!(first.starts_with("00000002"), "{first}");
+    scenario.change(1);
+    archive(&scenario);
+    let text = scenario.rbr(&["metrics"]).success().stdout;
+    is(&text, "rbr_recovery_newest_backup_is_current{repo_key=\"1\",stanza=\"demo\"}", 1.0);
+    is(&text, "rbr_wal_archive_lag_segments{pg_key=\"1\",repo_key=\"1\",stanza=\"demo\"}", 0.0);
+    fs::remove_file(stored(&scenario, &first)).unwrap();
+    let text = scenario.rbr(&["metrics"]).success().stdout;
+    is(&text, "rbr_recovery_newest_backup_is_current{repo_key=\"1\",stanza=\"demo\"}", 0.0);
+    assert_eq!(value(&text, "rbr_recovery_current_since_timestamp_seconds{repo_key=\"1\",stanza=\"demo\"}"), None);
+}
+
+#[test]
 fn repository_that_never_answers_is_told_and_hides_nothing_else() {
     let Some(scenario) = start() else { return };
     scenario.rbr(&["backup", "--type=full"]).success();
@@ -145,6 +168,7 @@ fn repository_that_never_answers_is_told_and_hides_nothing_else() {
     let text = fs::read_to_string(file).unwrap();
     is(&text, "rbr_repo_up{repo_key=\"2\",stanza=\"demo\"}", 0.0);
     is(&text, "pgbackrest_repo_status{cipher=\"none\",repo_key=\"2\",stanza=\"demo\"}", 99.0);
+    assert_eq!(value(&text, "rbr_repo_stored_bytes{repo_key=\"2\",stanza=\"demo\"}"), None);
     is(&text, "rbr_repo_up{repo_key=\"1\",stanza=\"demo\"}", 1.0);
     is(&text, "rbr_repo_backups{backup_type=\"full\",repo_key=\"1\",stanza=\"demo\"}", 1.0);
     is(&text, "rbr_recovery_windows{repo_key=\"1\",stanza=\"demo\"}", 1.0);

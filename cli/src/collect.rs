@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use engine::{Error, ErrorCode, Result};
 use jiff::Timestamp;
-use monitor::snapshot::{self, JobView, Snapshot, StanzaView};
+use monitor::snapshot::{self, JobView, RepoView, Snapshot, StanzaView};
 use serde_json::json;
 
 use crate::config::{Command, Config};
@@ -26,10 +26,14 @@ use crate::command::schedule::list;
 use crate::repos;
 use stanza::CollectedStanza;
 
-/// How long everything may take.
-const ALL_MAX: Duration = Duration::from_secs(45);
+/// How long everything may take. The daemon ends a collection that takes longer than two minutes.
+const ALL_MAX: Duration = Duration::from_secs(100);
 /// How long a repository or cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How long listing all archives of a stanza may take.
+const LIST_MAX: Duration = Duration::from_secs(60);
+/// How many stanzas are looked at at all. A repository may be hostile.
+const STANZAS_MAX: usize = 1000;
 /// How many stanzas are looked at at the same time.
 const WORKERS: usize = 4;
 
@@ -108,7 +112,8 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> +
     })
 }
 
-/// Returns the stanzas of the configuration, and those in the repositories that all stanzas share.
+/// Returns the stanzas of the configuration, and those in the repositories that all stanzas share. Those of the last
+/// collection stay as long as a repository does not say that they are gone.
 fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
     if let Some(stanza) = &request.stanza {
         return (vec![stanza.clone()], Vec::new());
@@ -117,23 +122,39 @@ fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
     let daemon = Arc::clone(&request.daemon);
     let listed = within(ANSWER_MAX, move || {
         let config = daemon.of_command(Command::Info)?;
-        let mut names = Vec::new();
-        for repo in repos::open_each(&config)? {
-            // A stanza of the configuration shows the error
-            names.extend(repo.storage.names(&RepoPath::new(layout::BACKUP)?).ok().flatten().unwrap_or_default());
-        }
-        Ok(names)
+        let path = RepoPath::new(layout::BACKUP)?;
+        Ok(repos::open_each(&config)?.iter().map(|repo| (repo.key, repo.storage.names(&path))).collect::<Vec<_>>())
     });
-    let errors = match listed {
+    let mut errors = Vec::new();
+    let mut is_complete = true;
+    match listed {
         Ok(listed) => {
-            names.extend(listed.into_iter().filter(|name| name.parse::<engine::Stanza>().is_ok()));
-            Vec::new()
+            for (key, listed) in listed {
+                is_complete &= matches!(listed, Ok(Some(_)));
+                match listed {
+                    Ok(found) => {
+                        names.extend(found.into_iter().flatten().filter(|name| name.parse::<engine::Stanza>().is_ok()))
+                    }
+                    // A stanza of the configuration shows the error
+                    Err(error) if names.is_empty() => errors.push(format!("repo{key}: [{}] {error}", error.code)),
+                    Err(_) => (),
+                }
+            }
         }
         // Without global repositories there is nothing to list
-        Err(error) if error.code == ErrorCode::OptionRequired => Vec::new(),
-        Err(error) => vec![format!("stanzas of the repositories: {error}")],
-    };
-    (names.into_iter().collect(), errors)
+        Err(error) if error.code == ErrorCode::OptionRequired => (),
+        Err(error) => {
+            is_complete = false;
+            errors.push(format!("stanzas of the repositories: {error}"));
+        }
+    }
+    if !is_complete && let Some(previous) = &request.previous {
+        names.extend(previous.stanzas.iter().map(|stanza| stanza.name.clone()));
+    }
+    if names.len() > STANZAS_MAX {
+        errors.push(format!("there are {} stanzas, of which only {STANZAS_MAX} are looked at", names.len()));
+    }
+    (names.into_iter().take(STANZAS_MAX).collect(), errors)
 }
 
 /// Looks at each stanza, several at a time.
@@ -162,17 +183,35 @@ fn all_stanzas(request: &CollectRequest, names: &[String], end: Instant) -> Vec<
     }
     let unanswered = |name: &String| {
         let error = Error::new(ErrorCode::HostConnect, format!("no answer within {} seconds", ALL_MAX.as_secs()));
-        unreadable(name, &error)
+        unreadable(request, name, &error)
     };
     found.into_iter().zip(names).map(|(found, name)| found.unwrap_or_else(|| unanswered(name))).collect()
 }
 
 /// A stanza of which only an error is known.
-fn unreadable(name: &str, error: &Error) -> CollectedStanza {
-    let lock = json!({ "backup": { "held": false }, "restore": { "held": false } });
-    let info = json!({ "name": name, "status": { "code": 99, "lock": lock, "message": "other" } });
+fn unreadable(request: &CollectRequest, name: &str, error: &Error) -> CollectedStanza {
     let text = format!("[{}] {error}", error.code);
-    let view = StanzaView { name: name.to_owned(), status_code: 99, status: text.clone(), ..StanzaView::default() };
+    let config = request.daemon.for_stanza(Command::Info, name);
+    let keys = config.as_ref().map(|config| config.repo_keys().to_vec()).unwrap_or_default();
+    let lock = json!({ "backup": { "held": false }, "restore": { "held": false } });
+    let repo = |key: &u32| json!({ "cipher": "none", "key": key, "status": { "code": 99, "message": text } });
+    let repos: Vec<_> = keys.iter().map(repo).collect();
+    let status = json!({ "code": 99, "lock": lock, "message": "other" });
+    let info = json!({ "archive": [], "backup": [], "cipher": "none", "db": [], "name": name, "repo": repos, "status": status });
+    let repo_view = |key: u32| RepoView {
+        key,
+        cipher: "none".to_owned(),
+        status_code: RepoView::STATUS_OTHER,
+        status: text.clone(),
+        ..RepoView::default()
+    };
+    let view = StanzaView {
+        name: name.to_owned(),
+        status_code: RepoView::STATUS_OTHER,
+        status: text.clone(),
+        repos: keys.into_iter().map(repo_view).collect(),
+        ..StanzaView::default()
+    };
     CollectedStanza { view, info: info.to_string(), errors: vec![text] }
 }
 

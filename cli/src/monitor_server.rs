@@ -1,5 +1,6 @@
 //! The server of metrics and the status page, as the configuration of the daemon asks for it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +20,7 @@ const AGE_SLACK: Duration = Duration::from_secs(120);
 /// What the configuration asks for.
 #[derive(Clone)]
 struct Wanted {
-    /// As configured.
-    address: String,
+    address: SocketAddr,
     rules: Rules,
     /// Whether a token crosses the network in plain text.
     is_plain: bool,
@@ -31,7 +31,7 @@ struct Wanted {
 pub(crate) struct MonitorServer {
     wanted: Option<Wanted>,
     /// The server, and the address for which it was started.
-    running: Option<(String, Server)>,
+    running: Option<(SocketAddr, Server)>,
     /// The failure that was told.
     told: Option<String>,
 }
@@ -71,17 +71,33 @@ impl MonitorServer {
             }
             return;
         };
-        if let Some((address, server)) = &self.running
-            && *address == wanted.address
-        {
-            server.set_rules(wanted.rules.clone());
-            return;
+        if let Some((address, server)) = &self.running {
+            if *address == wanted.address {
+                server.set_rules(wanted.rules.clone());
+                return;
+            }
+            // Whoever may not ask any more may not, wherever the server is, and rules for loopback are for loopback only
+            match wanted.rules.access.check(server.address()) {
+                Ok(()) => server.set_rules(wanted.rules.clone()),
+                Err(_) => self.running = None,
+            }
         }
-        let started = http::addresses(&wanted.address).and_then(|found| Server::start(&found, wanted.rules.clone()));
+        let started = Server::start(wanted.address, wanted.rules.clone());
+        let started = match (started, self.running.take()) {
+            // The old one has the port of the new one, as 127.0.0.1 has that of 0.0.0.0
+            (Err(_), Some((old, server))) if old.port() == wanted.address.port() => {
+                drop(server);
+                Server::start(wanted.address, wanted.rules.clone())
+            }
+            (Err(error), Some(old)) => {
+                self.running = Some(old);
+                Err(error)
+            }
+            (started, _) => started,
+        };
         match started {
             Ok(server) => {
-                let shown: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-                engine::info!("metrics and the status page are at {}", shown.join(", "));
+                engine::info!("metrics and the status page are at {}", server.address());
                 if wanted.is_plain {
                     engine::warn!(
                         "metrics and the status page are served without TLS, so their token crosses the network in plain \
@@ -89,7 +105,7 @@ impl MonitorServer {
                     );
                 }
                 self.told = None;
-                self.running = Some((wanted.address.clone(), server));
+                self.running = Some((wanted.address, server));
             }
             Err(error) => self.tell(&error),
         }
@@ -99,7 +115,7 @@ impl MonitorServer {
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
             let rest = match &self.running {
-                Some((address, _)) => format!("; they stay at {address}"),
+                Some((_, server)) => format!("; they stay at {}", server.address()),
                 None => String::new(),
             };
             engine::warn!("metrics and the status page are not served there{rest}: {text}");
@@ -130,10 +146,10 @@ fn wanted(config: &Config, directory: &Path) -> Result<Option<Wanted>> {
             return Err(Error::new(ErrorCode::OptionInvalid, text));
         }
     }
-    let found = http::addresses(address)?;
-    access.check(&found)?;
-    let is_plain = access.is_plain(&found);
+    let address = http::address(address)?;
+    access.check(address)?;
+    let is_plain = access.is_plain(address);
     let age_max = config.get(opt::MONITOR_INTERVAL)? * 3 + AGE_SLACK;
     let rules = Rules { access, directory: directory.to_owned(), age_max };
-    Ok(Some(Wanted { address: address.to_owned(), rules, is_plain }))
+    Ok(Some(Wanted { address, rules, is_plain }))
 }

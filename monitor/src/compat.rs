@@ -50,8 +50,7 @@ const RESTORE_LOCK: [Metric; 3] = [
 /// The version of pgBackRest whose output rbr's is, as `version --output=num` prints it.
 pub const PGBACKREST_VERSION_NUM: u32 = 2_060_000;
 
-/// Adds the metrics of all stanzas. `is_complete` says whether everything could be collected, and `scope` what was asked
-/// for: a stanza, or `all-stanzas`.
+/// Adds the metrics of all stanzas.
 pub fn add(metrics: &mut Metrics, stanzas: &[InfoStanza], context: &CompatContext) {
     for stanza in stanzas {
         add_stanza(metrics, stanza);
@@ -60,7 +59,8 @@ pub fn add(metrics: &mut Metrics, stanzas: &[InfoStanza], context: &CompatContex
     }
 }
 
-/// Adds the metrics of the exporter itself. `stanza` is what was collected: a stanza, or `None` for all.
+/// Adds the metrics of the exporter itself. `stanza` is what was collected: a stanza, or `None` for all. `is_complete` says
+/// whether everything could be collected.
 pub fn add_exporter(metrics: &mut Metrics, stanza: Option<&str>, is_complete: bool, version: &str) {
     metrics.set(STATUS, [("stanza", stanza.unwrap_or("all-stanzas"))], f64::from(u8::from(is_complete)));
     metrics.set(VERSION, [], f64::from(PGBACKREST_VERSION_NUM));
@@ -80,6 +80,11 @@ pub fn add_exporter(metrics: &mut Metrics, stanza: Option<&str>, is_complete: bo
         ("version", version.as_str()),
     ];
     metrics.set(BUILD, labels, 1.0);
+}
+
+/// Adds that nothing could be collected.
+pub fn add_failure(metrics: &mut Metrics) {
+    metrics.set(STATUS, [("stanza", "all-stanzas")], 0.0);
 }
 
 fn add_stanza(metrics: &mut Metrics, stanza: &InfoStanza) {

@@ -81,7 +81,16 @@ impl MonitorFile {
 pub fn create(directory: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(|error| {
         Error::from_io(ErrorCode::PathCreate, format!("unable to create path '{}'", directory.display()), error)
-    })
+    })?;
+    // What a collection left that was killed. Only one runs at a time
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the file for the text collector of node_exporter.
@@ -135,6 +144,18 @@ mod tests {
         let error = write_metrics_file(Path::new("/nonexistent/rbr.prom"), "").unwrap_err();
         assert!(error.to_string().contains("'/nonexistent/rbr.prom'"), "{error}");
         assert_eq!(MonitorFile::Page.read(Path::new("/nonexistent")).unwrap(), None);
+    }
+
+    #[test]
+    fn left_overs_of_a_killed_collection_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/.monitor");
+        create(&path).unwrap();
+        fs::write(path.join(".index.html.1.tmp"), "part").unwrap();
+        MonitorFile::Page.write(&path, "page").unwrap();
+        create(&path).unwrap();
+        let names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["index.html"]);
     }
 
     #[test]

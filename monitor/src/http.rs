@@ -7,7 +7,7 @@ mod access;
 mod answer;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 pub use access::Access;
+pub use answer::AGE;
 
 /// How many connections are served at once. Others wait.
 const CONNECTIONS_MAX: usize = 32;
@@ -50,23 +51,23 @@ pub struct Rules {
 
 /// A server that is running. Dropping it ends it.
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    address: SocketAddr,
     rules: Arc<RwLock<Arc<Rules>>>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Returns the addresses of a text such as `localhost:9854`.
+/// Returns the address of a text such as `127.0.0.1:9855`. Names are not looked up, except `localhost`: that may take long,
+/// and give another address later.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] if it has none.
-pub fn addresses(text: &str) -> Result<Vec<SocketAddr>> {
-    let failed = |why: &str| {
-        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not valid for 'monitor-address' option: {why}"))
-            .hint("an address and a port, such as 127.0.0.1:9854 or [::1]:9854.")
-    };
-    let found: Vec<SocketAddr> = text.to_socket_addrs().map_err(|error| failed(&error.to_string()))?.collect();
-    if found.is_empty() { Err(failed("it has no address")) } else { Ok(found) }
+/// [`ErrorCode::OptionInvalidValue`] if it is no address.
+pub fn address(text: &str) -> Result<SocketAddr> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
+        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not valid for 'monitor-address' option"))
+            .hint("an address and a port, such as 127.0.0.1:9855, [::1]:9855 or 0.0.0.0:9855, or 'off'.")
+    })
 }
 
 impl Server {
@@ -74,22 +75,18 @@ impl Server {
     ///
     /// # Errors
     /// [`ErrorCode::HostConnect`] if the address can't be used, [`ErrorCode::Kernel`] without a thread.
-    pub fn start(addresses: &[SocketAddr], rules: Rules) -> Result<Self> {
-        let failed = |error: io::Error| {
-            let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            Error::from_io(ErrorCode::HostConnect, format!("unable to listen on {}", shown.join(", ")), error)
-        };
-        let listeners = addresses.iter().map(TcpListener::bind).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-        let bound = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>().map_err(failed)?;
-        for listener in &listeners {
-            listener.set_nonblocking(true).map_err(failed)?;
-        }
+    pub fn start(address: SocketAddr, rules: Rules) -> Result<Self> {
+        let failed =
+            |error: io::Error| Error::from_io(ErrorCode::HostConnect, format!("unable to listen on {address}"), error);
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let rules = Arc::new(RwLock::new(Arc::new(rules)));
         let (end, ended) = oneshot::channel();
         let shared = Arc::clone(&rules);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let serve = move || {
-            let served = runtime.block_on(serve_all(listeners, shared, ended));
+            let served = runtime.block_on(serve_all(listener, shared, ended));
             if let Err(error) = served {
                 engine::warn!("the server of metrics and the status page has ended: {error}");
             }
@@ -99,12 +96,12 @@ impl Server {
             .stack_size(STACK)
             .spawn(serve)
             .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start a thread", error))?;
-        Ok(Server { addresses: bound, rules, end: Some(end), thread: Some(thread) })
+        Ok(Server { address: bound, rules, end: Some(end), thread: Some(thread) })
     }
 
-    /// The addresses on which it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// The address on which it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves new connections by other rules.
@@ -126,12 +123,10 @@ impl Drop for Server {
 type SharedRules = Arc<RwLock<Arc<Rules>>>;
 
 /// Serves until the other end of `ended` is dropped.
-async fn serve_all(listeners: Vec<TcpListener>, rules: SharedRules, ended: oneshot::Receiver<()>) -> io::Result<()> {
+async fn serve_all(listener: TcpListener, rules: SharedRules, ended: oneshot::Receiver<()>) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(accept(listener, Arc::clone(&rules), Arc::clone(&places)));
-    }
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    tokio::spawn(accept(listener, rules, places));
     let _ = ended.await;
     Ok(())
 }

@@ -18,6 +18,7 @@ pub fn add(metrics: &mut Metrics, snapshot: &Snapshot) {
     metrics.set(m::BUILD_INFO, [("version", snapshot.version.as_str())], 1.0);
     metrics.set(m::COLLECT_TIME, [], signed(snapshot.time));
     metrics.set(m::COLLECT_DURATION, [], snapshot.duration_seconds);
+    metrics.set(m::DAEMON_UP, [], flag(snapshot.daemon));
     metrics.set(m::COLLECT_ERRORS, [], number(snapshot.errors.len() as u64));
     for stanza in &snapshot.stanzas {
         for repo in &stanza.repos {
@@ -45,12 +46,15 @@ fn add_repo(metrics: &mut Metrics, snapshot: &Snapshot, stanza: &StanzaView, rep
     if let Some(seconds) = repo.latency_seconds {
         metrics.set(m::REPO_LATENCY, labels, seconds);
     }
-    metrics.set(m::REPO_STORED, labels, number(repo.stored_bytes));
-    metrics.set(m::REPO_DATABASE, labels, number(repo.database_bytes));
     let of_repo = || stanza.backups.iter().filter(|backup| backup.repo_key == repo.key);
-    for kind in ["full", "diff", "incr"] {
-        let count = of_repo().filter(|backup| backup.kind == kind).count();
-        metrics.set(m::REPO_BACKUPS, [("backup_type", kind), labels[0], labels[1]], number(count as u64));
+    // Of what can't be read, nothing is known, which is not the same as nothing
+    if repo.is_known() {
+        metrics.set(m::REPO_STORED, labels, number(repo.stored_bytes));
+        metrics.set(m::REPO_DATABASE, labels, number(repo.database_bytes));
+        for kind in ["full", "diff", "incr"] {
+            let count = of_repo().filter(|backup| backup.kind == kind).count();
+            metrics.set(m::REPO_BACKUPS, [("backup_type", kind), labels[0], labels[1]], number(count as u64));
+        }
     }
     add_recovery(metrics, stanza, repo, &key);
     if let Some(proof) = &repo.proof {
@@ -89,6 +93,9 @@ fn add_recovery(metrics: &mut Metrics, stanza: &StanzaView, repo: &RepoView, key
     metrics.set(m::WINDOWS, labels, number(recovery.windows.len() as u64));
     if let Some(time) = recovery.windows.iter().map(|window| window.start_time).min() {
         metrics.set(m::WINDOW_OLDEST, labels, signed(time));
+    }
+    if let Some(is_current) = recovery.newest_backup_is_current {
+        metrics.set(m::NEWEST_CURRENT, labels, flag(is_current));
     }
     // The window in which the newest WAL is
     if let Some(time) = recovery.windows.iter().filter(|window| window.is_newest).map(|window| window.start_time).min()

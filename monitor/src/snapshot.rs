@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use engine::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The format number of the JSON form.
 pub const FORMAT: u32 = 1;
@@ -107,6 +106,9 @@ pub struct RecoveryView {
     pub backups: Vec<String>,
     /// Ranges without a gap.
     pub windows: Vec<WindowView>,
+    /// Whether the newest backup can be recovered to the newest WAL of the newest timeline; `None` without a backup that
+    /// needs WAL.
+    pub newest_backup_is_current: Option<bool>,
     /// Backups that can't be recovered, because WAL is missing.
     pub unrecoverable: Vec<UnrecoverableView>,
     /// Missing segments after the oldest backup.
@@ -132,7 +134,7 @@ pub struct WindowView {
     pub end_lsn: String,
     /// When its newest backup stopped. The range ends at this time or later.
     pub last_backup_time: i64,
-    /// Whether it ends at the newest WAL of its timeline.
+    /// Whether it ends at the newest WAL of the newest timeline.
     pub is_newest: bool,
     /// Why it ends.
     pub end_reason: String,
@@ -325,9 +327,8 @@ pub struct JobView {
     pub failures: u64,
     /// Since when a successful run is missing.
     pub late_since: Option<String>,
-    /// Members that this version does not use.
-    #[serde(flatten)]
-    pub others: BTreeMap<String, Value>,
+    /// Results that the webhook has not received.
+    pub untold: u64,
 }
 
 /// A run of a job.
@@ -343,9 +344,12 @@ pub struct RunView {
     pub exit_status: Option<u8>,
     /// What went wrong.
     pub error: Option<String>,
-    /// Members that this version does not use.
-    #[serde(flatten)]
-    pub others: BTreeMap<String, Value>,
+    /// The time of the schedule, in UTC; `None` if a user started it.
+    pub due: Option<String>,
+    /// Which try it was, from 1.
+    pub attempt: u32,
+    /// How many earlier times of the schedule had no run.
+    pub missed: u64,
 }
 
 impl Snapshot {
@@ -374,9 +378,69 @@ impl Snapshot {
     }
 }
 
+impl RepoView {
+    /// The status code of an error that is none of those of a stanza.
+    pub const STATUS_OTHER: u8 = 99;
+
+    /// Returns whether its content is known.
+    pub fn is_known(&self) -> bool {
+        self.latency_seconds.is_some() && self.status_code != Self::STATUS_OTHER
+    }
+}
+
 impl StanzaView {
     /// Returns a repository.
     pub fn repo(&self, key: u32) -> Option<&RepoView> {
         self.repos.iter().find(|repo| repo.key == key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The members that a section of the document lists.
+    fn documented(section: &str) -> BTreeSet<String> {
+        let text = include_str!("../../docs/api.md");
+        let (_, rest) = text.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+        let rows = rest.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+        let names = rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','));
+        names.map(|name| name.trim().trim_matches('`').to_owned()).collect()
+    }
+
+    fn members<T: Serialize + Default>() -> BTreeSet<String> {
+        match serde_json::to_value(T::default()).unwrap() {
+            Value::Object(members) => members.into_iter().map(|(name, _)| name).collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn document_lists_every_member_of_every_object_and_no_other() {
+        for (section, members) in [
+            ("Status", members::<Snapshot>()),
+            ("Stanza", members::<StanzaView>()),
+            ("Repository", members::<RepoView>()),
+            ("Archive", members::<ArchiveView>()),
+            ("Recovery", members::<RecoveryView>()),
+            ("Range", members::<WindowView>()),
+            ("Unrecoverable backup", members::<UnrecoverableView>()),
+            ("Gap", members::<GapView>()),
+            ("Proof", members::<ProofView>()),
+            ("Cluster", members::<ClusterView>()),
+            ("Archiver", members::<ArchiverView>()),
+            ("Lag", members::<LagView>()),
+            ("Backup", members::<BackupView>()),
+            ("Running", members::<RunningView>()),
+            ("Queue", members::<SpoolView>()),
+            ("Job", members::<JobView>()),
+            ("Run", members::<RunView>()),
+        ] {
+            assert_eq!(documented(section), members, "{section}");
+        }
     }
 }

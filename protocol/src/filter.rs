@@ -119,6 +119,8 @@ pub enum Filter<'a> {
         /// The format that the file must have; 0 for any.
         format: u32,
     },
+    /// Puts these bytes in front of the data: the header with the format of a repository.
+    CipherPrefix(&'a [u8]),
     /// Checks pages.
     PageCheck(PageCheckFilter<'a>),
     /// Stores changed blocks only.
@@ -146,6 +148,8 @@ pub mod name {
     pub const CIPHER: StringId = StringId::known("cipher-blk");
     /// `cipher-fmt`.
     pub const CIPHER_FORMAT: StringId = StringId::known("cipher-fmt");
+    /// `cipher-hdr`.
+    pub const CIPHER_PREFIX: StringId = StringId::known("cipher-hdr");
     /// `pg-chksum`.
     pub const PAGE_CHECK: StringId = StringId::known("pg-chksum");
     /// `blk-incr`.
@@ -258,6 +262,7 @@ impl<'a> Filter<'a> {
             Filter::Decompress { codec, .. } => codec.decompress_id(),
             Filter::Cipher(_) => name::CIPHER,
             Filter::CipherFormat { .. } => name::CIPHER_FORMAT,
+            Filter::CipherPrefix(_) => name::CIPHER_PREFIX,
             Filter::PageCheck(_) => name::PAGE_CHECK,
             Filter::BlockIncremental(_) => name::BLOCK_INCREMENTAL,
             Filter::BlockChecksum { .. } => name::BLOCK_CHECKSUM,
@@ -279,6 +284,9 @@ impl<'a> Filter<'a> {
             Filter::CipherFormat { keys, key, format } => {
                 CipherKey::write_all(keys, &mut writer);
                 writer.text(*key).u32(*format);
+            }
+            Filter::CipherPrefix(prefix) => {
+                writer.binary(*prefix);
             }
             Filter::PageCheck(check) => {
                 writer.u32(check.segment).u32(check.segment_pages).u32(check.page_size);
@@ -303,6 +311,7 @@ impl<'a> Filter<'a> {
                 let keys = CipherKey::read_all(&mut reader)?;
                 Filter::CipherFormat { keys, key: reader.text()?, format: reader.u32()? }
             }
+            name::CIPHER_PREFIX => Filter::CipherPrefix(reader.binary()?.unwrap_or_default()),
             name::PAGE_CHECK => Filter::PageCheck(PageCheckFilter {
                 segment: reader.u32()?,
                 segment_pages: reader.u32()?,

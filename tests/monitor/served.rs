@@ -153,6 +153,13 @@ fn reload_changes_the_address_and_the_token_or_says_why_not() {
     // It tries again by itself
     daemon.wait_for("another address", || daemon.address() == taken_address.to_string());
     assert!(TcpStream::connect(&first).is_err());
+    // All addresses of the same port, and back
+    daemon.reload(&format!("monitor-address=0.0.0.0:{}\n{token}", taken_address.port()));
+    daemon.wait_for("all addresses", || daemon.address() == format!("0.0.0.0:{}", taken_address.port()));
+    assert_eq!(get(&taken_address.to_string(), "/metrics", bearer).0, 200);
+    daemon.reload(&format!("monitor-address={taken_address}\n"));
+    daemon.wait_for("loopback", || daemon.address() == taken_address.to_string());
+    assert_eq!(get(&taken_address.to_string(), "/metrics", "").0, 200);
     daemon.reload("monitor-address=off\n");
     daemon.says("metrics and the status page are not served any more");
     assert!(TcpStream::connect(taken_address).is_err());

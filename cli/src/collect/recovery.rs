@@ -13,6 +13,8 @@ use super::now;
 /// How long a look at the whole archive is good for, in seconds, unless backups come or go. It lists every directory of
 /// the archive.
 const LOOK_INTERVAL_S: i64 = 600;
+/// The same after an error, so that a slow repository is not listed all the time.
+const ERROR_INTERVAL_S: i64 = 180;
 /// How many windows, gaps and backups are shown. Counts are complete.
 const SHOWN_MAX: usize = 500;
 
@@ -36,15 +38,19 @@ pub(super) fn add(
         let known = previous.and_then(|stanza| stanza.repo(repo.key)).and_then(|repo| repo.recovery.as_ref());
         let is_good = |known: &&RecoveryView| {
             let age = time.saturating_sub(known.time);
-            known.error.is_none()
-                && (0..LOOK_INTERVAL_S).contains(&age)
-                && known.backups.iter().map(String::as_str).eq(labels.iter().copied())
+            let is_same = || known.backups.iter().map(String::as_str).eq(labels.iter().copied());
+            (0..limit(known)).contains(&age) && (known.error.is_some() || is_same())
         };
         repo.recovery = match known.filter(is_good) {
             Some(known) => Some(known.clone()),
             None => Some(recovery(repo, fact, time, found.get_or_insert_with(&look))),
         };
     }
+}
+
+/// How long a view is good for, in seconds.
+fn limit(view: &RecoveryView) -> i64 {
+    if view.error.is_some() { ERROR_INTERVAL_S } else { LOOK_INTERVAL_S }
 }
 
 fn recovery(repo: &RepoView, fact: &StanzaFact, time: i64, found: &Result<Vec<RepoPoints>>) -> RecoveryView {
@@ -69,15 +75,20 @@ fn recovery(repo: &RepoView, fact: &StanzaFact, time: i64, found: &Result<Vec<Re
         backups: of_repo.iter().map(|backup| backup.label.to_string()).collect(),
         ..RecoveryView::default()
     };
-    for archive in archives {
+    let last = archives.len().saturating_sub(1);
+    for (index, archive) in archives.iter().enumerate() {
+        let newest = archive.timelines.iter().map(|timeline| timeline.timeline).max().filter(|_| index == last);
         for timeline in &archive.timelines {
-            add_timeline(&mut view, archive, timeline, &of_repo);
+            add_timeline(&mut view, archive, timeline, (&of_repo, newest == Some(timeline.timeline)));
         }
     }
+    let newest =
+        of_repo.iter().max_by_key(|backup| backup.entry.timestamp_stop).filter(|backup| backup.entry.option_online);
+    view.newest_backup_is_current = newest.map(|backup| {
+        let label = backup.label.to_string();
+        view.windows.iter().any(|window| window.is_newest && window.backups.contains(&label))
+    });
     view.windows.sort_by(|a, b| (a.start_time, &a.end_lsn).cmp(&(b.start_time, &b.end_lsn)));
-    let surplus = view.windows.len().saturating_sub(SHOWN_MAX);
-    view.windows.drain(..surplus);
-    view.gaps.truncate(SHOWN_MAX);
     // A backup is on the way to several timelines, and one of them may be complete
     let recoverable: BTreeSet<&String> = view.windows.iter().flat_map(|window| &window.backups).collect();
     let mut lost: Vec<UnrecoverableView> = std::mem::take(&mut view.unrecoverable);
@@ -85,10 +96,23 @@ fn recovery(repo: &RepoView, fact: &StanzaFact, time: i64, found: &Result<Vec<Re
     lost.sort_by(|a, b| a.backup.cmp(&b.backup));
     lost.dedup_by(|a, b| a.backup == b.backup);
     view.unrecoverable = lost;
+    // The first one tells the oldest time
+    let surplus = view.windows.len().saturating_sub(SHOWN_MAX);
+    if surplus > 0 {
+        view.windows.drain(1..=surplus);
+    }
+    view.gaps.truncate(SHOWN_MAX);
     view
 }
 
-fn add_timeline(view: &mut RecoveryView, archive: &ArchivePoints, timeline: &TimelinePoints, backups: &[&BackupFact]) {
+/// Adds what is known of a timeline. `facts` are the backups, and whether this is the newest timeline of all.
+fn add_timeline(
+    view: &mut RecoveryView,
+    archive: &ArchivePoints,
+    timeline: &TimelinePoints,
+    facts: (&[&BackupFact], bool),
+) {
+    let (backups, is_newest) = facts;
     let stop_of = |label: &engine::BackupLabel| {
         let found = backups.iter().find(|backup| backup.label == *label);
         found.map_or(0, |backup| backup.entry.timestamp_stop)
@@ -102,8 +126,11 @@ fn add_timeline(view: &mut RecoveryView, archive: &ArchivePoints, timeline: &Tim
             start_time: window.start_time,
             end_lsn: window.end.to_string(),
             last_backup_time: window.backups.iter().map(stop_of).max().unwrap_or(window.start_time),
-            is_newest: window.end_reason == WindowEnd::Newest,
-            end_reason: end_text(&window.end_reason),
+            is_newest: is_newest && window.end_reason == WindowEnd::Newest,
+            end_reason: match &window.end_reason {
+                WindowEnd::Newest if !is_newest => format!("the end of timeline {}", timeline.timeline.0),
+                reason => end_text(reason),
+            },
             backups: window.backups.iter().map(ToString::to_string).collect(),
         });
     }
@@ -133,11 +160,11 @@ fn add_gap(view: &mut RecoveryView, archive: &ArchivePoints, gap: &WalGap, after
     });
 }
 
-/// Where a backup starts, if it is of the timeline.
+/// Where a backup starts, if it is of the timeline or of one before.
 fn start(backup: &BackupFact, timeline: TimelineId) -> Option<Lsn> {
     let first = backup.entry.archive_start?;
     let lsn = backup.entry.lsn_start.as_ref()?.parse().ok()?;
-    (first.timeline == timeline).then_some(lsn)
+    (first.timeline <= timeline).then_some(lsn)
 }
 
 fn end_text(end: &WindowEnd) -> String {

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use engine::info::{BackupFact, Detail, InfoRequest, RunningLock, StanzaFact};
 use engine::proof::{ProofFact, ProofReport};
 use engine::session::RepoSource;
-use engine::{Repo, Result, Session};
+use engine::{ErrorCode, Repo, Result, Session};
 use monitor::snapshot::{BackupView, ProofView, RunningView, StanzaView};
 
-use super::{ANSWER_MAX, CollectRequest, cluster, now, recovery, repo, spool, unreadable, within};
+use super::{ANSWER_MAX, CollectRequest, LIST_MAX, cluster, now, recovery, repo, spool, unreadable, within};
 use crate::config::{Command, Config, opt};
 use crate::render::{info_json, info_lock};
 use crate::{cancel_token, repos};
+
+/// How long counting databases may take.
+const COUNT_MAX: Duration = Duration::from_secs(10);
 
 /// What is known of a stanza.
 pub(super) struct CollectedStanza {
@@ -25,7 +29,7 @@ pub(super) struct CollectedStanza {
 
 /// Looks at a stanza. What does not answer is part of the result.
 pub(super) fn collect(request: &CollectRequest, name: &str) -> CollectedStanza {
-    try_collect(request, name).unwrap_or_else(|error| unreadable(name, &error))
+    try_collect(request, name).unwrap_or_else(|error| unreadable(request, name, &error))
 }
 
 fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> {
@@ -52,11 +56,13 @@ fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> 
     view.repos = fact.repos.iter().map(|found| repo::view(found, &fact, &latencies)).collect();
     recovery::add(&mut view, &fact, previous, || {
         let (config, opened) = (Arc::clone(&config), opened.clone());
-        within(ANSWER_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
+        within(LIST_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
     });
-    // A host without clusters has no such configuration
-    if let Ok(backup) = request.daemon.for_stanza(Command::Backup, name) {
-        view.clusters = cluster::collect(&Arc::new(backup), &fact, previous);
+    match request.daemon.for_stanza(Command::Backup, name) {
+        Ok(backup) => view.clusters = cluster::collect(&Arc::new(backup), &fact, previous),
+        // A host without clusters has no such configuration
+        Err(error) if error.code == ErrorCode::OptionRequired => (),
+        Err(error) => errors.push(format!("clusters: {error}")),
     }
     match spool::collect(request, name) {
         Ok(spool) => view.spool = spool,
@@ -169,6 +175,7 @@ fn count_databases(
         .into_iter()
         .filter_map(|kinds| newest(kinds, &view.backups))
         .collect();
+    let end = Instant::now() + COUNT_MAX;
     for backup in &mut view.backups {
         let key = (backup.repo_key, backup.label.clone());
         if wanted == "none" || (wanted == "latest" && !latest.contains(&key)) {
@@ -176,7 +183,11 @@ fn count_databases(
         }
         let same = |known: &&BackupView| known.repo_key == key.0 && known.label == key.1;
         let known = previous.and_then(|stanza| stanza.backups.iter().find(same)).and_then(|known| known.databases);
+        // The next collections count the rest
         backup.databases = known.or_else(|| {
+            if Instant::now() >= end {
+                return None;
+            }
             let (config, label) = (Arc::clone(config), key.1.clone());
             let of_backup: Vec<Repo> = opened.iter().filter(|repo| repo.key == key.0).cloned().collect();
             let count = within(ANSWER_MAX, move || {

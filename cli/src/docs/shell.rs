@@ -124,7 +124,17 @@ pub(super) fn zsh() -> Result<String> {
 
 /// Completions for fish.
 pub(super) fn fish() -> Result<String> {
-    completions(clap_complete::Shell::Fish)
+    // The generator leaves out words after commands
+    let mut script = completions(clap_complete::Shell::Fish)?;
+    for decl in COMMANDS.iter().filter(|decl| !decl.internal) {
+        let words = parameters(decl).into_iter().next().map(|arg| arg.get_possible_values()).unwrap_or_default();
+        let words: Vec<&str> = words.iter().map(clap::builder::PossibleValue::get_name).collect();
+        if !words.is_empty() {
+            let seen = format!("__fish_seen_subcommand_from {}", decl.name);
+            script += &format!("complete -c rbr -n \"{seen}\" -f -a \"{}\"\n", words.join(" "));
+        }
+    }
+    Ok(script)
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<String> {
@@ -167,5 +177,6 @@ mod tests {
         assert!(after("help").contains("test-restore"), "{}", after("help"));
         assert!(after("schedule").contains(" run"), "{}", after("schedule"));
         assert!(after("init").contains("--apply"), "{}", after("init"));
+        assert!(fish().unwrap().contains("from schedule\" -f -a \"run\""));
     }
 }

@@ -9,6 +9,7 @@ use repo_format::size::format_size;
 
 use super::Asked;
 use crate::config::{Config, opt};
+use crate::render::control::visible_value;
 
 /// How long the files of all clusters are counted.
 const MEASURE_MAX: Duration = Duration::from_secs(3);
@@ -31,6 +32,7 @@ pub(super) fn cluster(config: &Config, asked: &mut Asked) -> Result<FoundCluster
     let limit = MEASURE_MAX / u32::try_from(found.len()).unwrap_or(1);
     let lines = found.iter().enumerate().map(|(index, cluster)| describe(index + 1, cluster, limit));
     crate::print(&format!("Clusters on this host\n\n{}\n", lines.collect::<String>()))?;
+    let asked_one = asked.is_some();
     let index = match (found.len(), asked) {
         (1, _) => 0,
         (count, Some(asked)) => number(&asked.ask("Which cluster?", "1")?, count)?,
@@ -40,6 +42,15 @@ pub(super) fn cluster(config: &Config, asked: &mut Asked) -> Result<FoundCluster
     };
     let cluster = found.swap_remove(index);
     let user = rustix::process::geteuid();
+    // Anybody can make something that looks like a cluster, whose owner gets the configuration and its secrets
+    let is_chosen = asked_one || config.find_at(opt::PG_PATH, 1).is_some();
+    if user.is_root() && !is_chosen && !request.is_usual(&cluster.data) {
+        let text = format!(
+            "'{}' is no usual place of a cluster: init needs --pg1-path",
+            visible_value(&cluster.data.to_string_lossy())
+        );
+        return Err(Error::new(ErrorCode::OptionRequired, text));
+    }
     if !user.is_root() && user.as_raw() != cluster.owner.uid {
         let text = format!("the cluster belongs to the user '{}'", cluster.owner.name);
         return Err(Error::new(ErrorCode::Access, text).hint("run init as this user or as root."));
@@ -71,13 +82,14 @@ fn describe(number: usize, cluster: &FoundCluster, limit: Duration) -> String {
     let server = match &cluster.running {
         None => "not running".to_owned(),
         Some(server) => {
-            let socket = server.socket_dir.as_ref().map(|dir| format!(", socket in {}", dir.display()));
+            let socket =
+                server.socket_dir.as_ref().map(|dir| format!(", socket in {}", visible_value(&dir.to_string_lossy())));
             format!("running, port {}{}", server.port, socket.unwrap_or_default())
         }
     };
     format!(
         "    {number}. {}\n       PostgreSQL {}, {at_least}{}, owner {}, {server}\n",
-        cluster.data.display(),
+        visible_value(&cluster.data.to_string_lossy()),
         cluster.version,
         format_size(size.bytes),
         cluster.owner.name

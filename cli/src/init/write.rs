@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use engine::pg::discover::Owner;
@@ -110,7 +110,8 @@ impl<'a> Place<'a> {
         path.parent().map_or(Ok(()), create_open).map_err(failed)?;
         fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path).map_err(failed)?;
         if self.is_root {
-            chown(path, Some(self.owner.uid), Some(self.owner.gid)).map_err(failed)?;
+            // Not of what somebody may have put in its place meanwhile
+            lchown(path, Some(self.owner.uid), Some(self.owner.gid)).map_err(failed)?;
         }
         Ok(())
     }

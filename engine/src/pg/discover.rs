@@ -107,8 +107,16 @@ impl DiscoverRequest {
         self.cluster_at(&data.canonicalize().ok()?, &Users::new())
     }
 
+    /// Returns whether a data directory is where distributions put them, which only root and PostgreSQL's user can do.
+    pub fn is_usual(&self, data: &Path) -> bool {
+        let mut places = USUAL_PLACES.iter().flat_map(|place| matching(&self.root, place));
+        places.any(|place| place.canonicalize().is_ok_and(|place| place == data))
+    }
+
     fn cluster_at(&self, data: &Path, users: &Users) -> Option<FoundCluster> {
         let version = read_small(&data.join("PG_VERSION"))?.trim().to_owned();
+        let is_version = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && !version.is_empty();
+        is_version.then_some(())?;
         data.join(super::control_file::FILE_NAME).is_file().then_some(())?;
         let meta = fs::metadata(data).ok()?;
         let name = users.user_name(meta.uid()).unwrap_or_else(|| meta.uid().to_string());

@@ -168,6 +168,7 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files, grown: &Grown) -> Res
             (Box::new(Decompressor::new(kind(*codec), framing(*is_raw), input)?), Outcome::None)
         }
         Filter::Cipher(cipher) => (ciphered(cipher, input)?, Outcome::None),
+        Filter::CipherPrefix(prefix) => (Box::new(ConvertStage::new(input, Prefix(prefix.to_vec()))), Outcome::None),
         Filter::CipherFormat { keys, key, format } => {
             let (stage, format) = FormatStage::new(input, keys, *key, *format)?;
             (Box::new(stage), Outcome::Format(format))
@@ -208,16 +209,10 @@ pub(super) fn compression(filter: &CompressFilter) -> Result<Compression> {
 /// The key of a cipher, and how its streams begin.
 ///
 /// # Errors
-/// [`ErrorCode::FeatureNotSupported`] for a header with the number of repository format 6.
+/// Those of [`key_digest`] and [`passphrase_text`].
 pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
-    let framing = match filter.header.0 {
-        0 => Framing::Full,
-        1 => Framing::Raw,
-        other => {
-            let text = format!("cipher header {other} is not supported yet: it needs repository format 6");
-            return Err(Error::new(ErrorCode::FeatureNotSupported, text));
-        }
-    };
+    // As in pgBackRest 2.60.0, which reads it as a boolean
+    let framing = framing(filter.header.0 == 1);
     let digest = filter.digest.map_or(Ok(KeyDigest::Sha1), key_digest)?;
     let text = passphrase_text(filter.passphrase.0)?;
     Ok((Cipher::Aes256Cbc(Passphrase::with_digest(text, digest)), framing))
@@ -229,6 +224,22 @@ fn ciphered(filter: &CipherFilter<'_>, input: Stage) -> Result<Stage> {
         Direction::Encrypt => Box::new(ConvertStage::new(input, Encryptor::new(&cipher, framing))),
         Direction::Decrypt => Box::new(Decryptor::new(&cipher, framing, input)),
     })
+}
+
+/// Bytes that come before the data.
+struct Prefix(Vec<u8>);
+
+impl Convert for Prefix {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.append(&mut self.0);
+        out.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        out.append(&mut self.0);
+        Ok(())
+    }
 }
 
 impl Convert for Compressor {

@@ -66,14 +66,13 @@ impl Access {
         self.tls.as_ref()
     }
 
-    /// Checks that only those who may can ask on these addresses.
+    /// Checks that only those who may can ask on this address.
     ///
     /// # Errors
     /// [`ErrorCode::OptionInvalid`] if anybody could ask.
-    pub fn check(&self, addresses: &[SocketAddr]) -> Result<()> {
-        let open = addresses.iter().find(|address| !address.ip().is_loopback());
-        match open {
-            Some(address) if self.token.is_none() && !self.checks_clients => {
+    pub fn check(&self, address: SocketAddr) -> Result<()> {
+        match address.ip().is_loopback() {
+            false if self.token.is_none() && !self.checks_clients => {
                 let text = format!("anybody who reaches {address} could read metrics and the status page");
                 Err(Error::new(ErrorCode::OptionInvalid, text).hint(
                     "set monitor-token-file, or monitor-tls-cert-file, monitor-tls-key-file and monitor-tls-ca-file, or \
@@ -85,8 +84,8 @@ impl Access {
     }
 
     /// Returns whether a token crosses the network in plain text.
-    pub fn is_plain(&self, addresses: &[SocketAddr]) -> bool {
-        self.tls.is_none() && addresses.iter().any(|address| !address.ip().is_loopback())
+    pub fn is_plain(&self, address: SocketAddr) -> bool {
+        self.tls.is_none() && !address.ip().is_loopback()
     }
 
     /// Returns whether a request has the token, or none is required.

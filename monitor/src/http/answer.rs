@@ -13,6 +13,7 @@ use hyper::header::{REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TY
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::Rules;
+use crate::compat;
 use crate::files::MonitorFile;
 use crate::page::STYLE;
 use crate::text::{self, Metric, Metrics};
@@ -24,7 +25,7 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The age of the other metrics, which only the server knows.
-pub(super) const AGE: Metric =
+pub const AGE: Metric =
     Metric { name: "rbr_collect_age_seconds", help: "Seconds since the other metrics were collected." };
 
 type Answer = Response<Full<Bytes>>;
@@ -62,6 +63,9 @@ pub(super) fn answer<B>(request: &Request<B>, rules: &Rules) -> Answer {
 }
 
 fn file(rules: &Rules, file: MonitorFile, kind: &'static str) -> Answer {
+    if let Some(age) = too_old(rules) {
+        return old(age);
+    }
     match file.read(&rules.directory) {
         Ok(Some(content)) => response(StatusCode::OK, kind, content.into()),
         Ok(None) => not_yet(),
@@ -75,19 +79,40 @@ fn file(rules: &Rules, file: MonitorFile, kind: &'static str) -> Answer {
 
 fn metrics(rules: &Rules, accept: &str) -> Answer {
     let kind = if accept.contains("application/openmetrics-text") { OPEN_METRICS } else { PROMETHEUS };
-    let mut answer = file(rules, MonitorFile::Metrics, kind);
-    if answer.status() == StatusCode::OK
-        && let Some(age) = age(rules)
-        && let Ok(Some(content)) = MonitorFile::Metrics.read(&rules.directory)
-    {
-        let mut own = Metrics::default();
-        own.set(AGE, [], age.as_secs_f64().round());
-        let mut body = content;
-        body.extend_from_slice(own.render().as_bytes());
-        body.extend_from_slice(text::END.as_bytes());
-        *answer.body_mut() = Full::new(body.into());
-    }
-    answer
+    let Some(age) = age(rules) else { return not_yet() };
+    let mut own = Metrics::default();
+    own.set(AGE, [], age.as_secs_f64().round());
+    let mut body = if too_old(rules).is_some() {
+        // Values that do not change any more would hide what is wrong
+        compat::add_failure(&mut own);
+        Vec::new()
+    } else {
+        match MonitorFile::Metrics.read(&rules.directory) {
+            Ok(content) => content.unwrap_or_default(),
+            Err(error) => {
+                engine::warn!("{error}");
+                return plain(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read\n");
+            }
+        }
+    };
+    body.extend_from_slice(own.render().as_bytes());
+    body.extend_from_slice(text::END.as_bytes());
+    response(StatusCode::OK, kind, body.into())
+}
+
+/// The age of the files, if it shows that the collector does not work.
+fn too_old(rules: &Rules) -> Option<Duration> {
+    age(rules).filter(|age| *age > rules.age_max)
+}
+
+/// Old values look like good ones, so they are not shown.
+fn old(age: Duration) -> Answer {
+    let text = format!(
+        "The last collection is {} seconds old, so nothing is known now. The log of the daemon tells why.\n",
+        age.as_secs()
+    );
+    let answer = response(StatusCode::SERVICE_UNAVAILABLE, TEXT, text.into());
+    with(answer, HeaderName::from_static("refresh"), HeaderValue::from_static("60"))
 }
 
 /// How old the files are.
@@ -97,13 +122,10 @@ fn age(rules: &Rules) -> Option<Duration> {
 }
 
 fn health(rules: &Rules) -> Answer {
-    match age(rules) {
-        None => not_yet(),
-        Some(age) if age > rules.age_max => {
-            let text = format!("the last collection is {} seconds old\n", age.as_secs());
-            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, text.into())
-        }
-        Some(_) => plain(StatusCode::OK, "ok\n"),
+    match (age(rules), too_old(rules)) {
+        (None, _) => not_yet(),
+        (_, Some(age)) => old(age),
+        _ => plain(StatusCode::OK, "ok\n"),
     }
 }
 

@@ -13,11 +13,11 @@ fn server(access: Access) -> (Server, tempfile::TempDir) {
     MonitorFile::Snapshot.write(directory.path(), "{}").unwrap();
     std::fs::write(directory.path().join("secret"), "secret").unwrap();
     let rules = Rules { access, directory: directory.path().to_owned(), age_max: Duration::from_secs(100) };
-    (Server::start(&addresses("127.0.0.1:0").unwrap(), rules).unwrap(), directory)
+    (Server::start(address("127.0.0.1:0").unwrap(), rules).unwrap(), directory)
 }
 
 fn send(server: &Server, request: &str) -> String {
-    let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -136,7 +136,7 @@ fn token_that_can_be_guessed_or_sent_by_no_client_is_refused() {
 #[test]
 fn address_that_others_reach_needs_a_token_or_certificates() {
     let (_folder, path) = token_file("0123456789abcdef0123");
-    let open = |text: &str| Access::default().check(&addresses(text).unwrap());
+    let open = |text: &str| Access::default().check(address(text).unwrap());
     for text in ["127.0.0.1:1", "[::1]:1", "127.9.9.9:1", "localhost:1"] {
         open(text).unwrap();
     }
@@ -145,11 +145,11 @@ fn address_that_others_reach_needs_a_token_or_certificates() {
         assert_eq!(error.code, ErrorCode::OptionInvalid);
         assert!(error.hints.join("").contains("monitor-token-file"), "{error:?}");
         let token = Access::default().with_token_file(&path).unwrap();
-        token.check(&addresses(text).unwrap()).unwrap();
-        assert!(token.is_plain(&addresses(text).unwrap()));
+        token.check(address(text).unwrap()).unwrap();
+        assert!(token.is_plain(address(text).unwrap()));
     }
-    for text in ["", "9854", "localhost", "127.0.0.1:99999", ":9854", "a b:1"] {
-        assert!(addresses(text).is_err(), "{text}");
+    for text in ["", "9854", "localhost", "127.0.0.1:99999", ":9854", "a b:1", "db1.example.com:1"] {
+        assert!(address(text).is_err(), "{text}");
     }
 }
 
@@ -185,8 +185,7 @@ fn request_that_is_too_large_or_no_request_is_refused() {
 #[test]
 fn clients_that_say_nothing_do_not_keep_others_out_for_long() {
     let (server, _directory) = server(Access::default());
-    let silent: Vec<TcpStream> =
-        (0..CONNECTIONS_MAX).map(|_| TcpStream::connect(server.addresses()[0]).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     std::thread::sleep(Duration::from_millis(200));
     let begin = Instant::now();
     let answer = get(&server, "/", "");
@@ -196,18 +195,20 @@ fn clients_that_say_nothing_do_not_keep_others_out_for_long() {
 }
 
 #[test]
-fn old_files_are_a_failed_health_check() {
+fn old_files_are_not_shown_as_if_they_were_true() {
     let (server, directory) = server(Access::default());
     let old = std::time::SystemTime::now() - Duration::from_secs(500);
-    std::fs::File::options()
-        .write(true)
-        .open(MonitorFile::Metrics.path(directory.path()))
-        .unwrap()
-        .set_modified(old)
-        .unwrap();
-    let answer = get(&server, "/healthz", "");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("seconds old"), "{answer}");
-    assert!(get(&server, "/metrics", "").contains("\nrbr_collect_age_seconds 50"));
+    let file = std::fs::File::options().write(true).open(MonitorFile::Metrics.path(directory.path())).unwrap();
+    file.set_modified(old).unwrap();
+    for path in ["/", "/healthz", "/api/v1/status"] {
+        let answer = get(&server, path, "");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("seconds old"), "{path}: {answer}");
+        assert!(!answer.contains("page</p>") && !answer.contains("{}"), "{path}: {answer}");
+    }
+    let metrics = get(&server, "/metrics", "");
+    assert!(metrics.contains("\nrbr_collect_age_seconds 50"), "{metrics}");
+    assert!(metrics.contains("\npgbackrest_exporter_status{stanza=\"all-stanzas\"} 0\n"), "{metrics}");
+    assert!(!metrics.contains("\na 1\n"), "{metrics}");
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn rules_can_change_while_the_server_runs_and_its_end_frees_the_port() {
     let access = Access::default().with_token_file(&path).unwrap();
     server.set_rules(Rules { access, directory: directory.path().to_owned(), age_max: Duration::from_secs(1) });
     assert!(get(&server, "/", "").starts_with("HTTP/1.1 401 "));
-    let address = server.addresses()[0];
+    let address = server.address();
     drop(server);
     assert!(TcpListener::bind(address).is_ok());
 }

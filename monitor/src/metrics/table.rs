@@ -14,6 +14,7 @@ metrics! {
     BUILD_INFO: "rbr_build_info", "The version of rbr.";
     COLLECT_TIME: "rbr_collect_timestamp_seconds", "When the values were collected.";
     COLLECT_DURATION: "rbr_collect_duration_seconds", "How long the collection took.";
+    DAEMON_UP: "rbr_daemon_up", "Whether the daemon is running.";
     COLLECT_ERRORS: "rbr_collect_errors", "Stanzas and other subjects that could not be collected.";
     REPO_UP: "rbr_repo_up", "Whether the repository can be reached.";
     REPO_LATENCY: "rbr_repo_latency_seconds", "How long the repository took to list a directory.";
@@ -25,6 +26,7 @@ metrics! {
     UNRECOVERABLE: "rbr_recovery_unrecoverable_backups", "Backups that can't be recovered because WAL is missing.";
     WINDOWS: "rbr_recovery_windows", "Ranges without a gap that can be recovered to.";
     WINDOW_OLDEST: "rbr_recovery_oldest_timestamp_seconds", "The oldest time that can be recovered to.";
+    NEWEST_CURRENT: "rbr_recovery_newest_backup_is_current", "Whether the newest backup can be recovered to the newest archived WAL.";
     WINDOW_CURRENT: "rbr_recovery_current_since_timestamp_seconds", "The oldest time from which every time up to the newest archived WAL can be recovered to.";
     PROOF_PASSED: "rbr_proof_last_passed", "Whether the last test-restore proved a backup.";
     PROOF_TIME: "rbr_proof_last_timestamp_seconds", "When the last test-restore ended.";

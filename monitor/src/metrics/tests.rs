@@ -24,6 +24,7 @@ pub(crate) fn complete() -> Snapshot {
             WindowView { start_time: NOW - 90_000, last_backup_time: NOW - 80_000, is_newest: false, ..window.clone() },
             window,
         ],
+        newest_backup_is_current: Some(true),
         missing_segments: 3,
         missing_segments_newest: 1,
         ..RecoveryView::default()
@@ -168,6 +169,8 @@ fn failure_of_a_repository_or_cluster_is_a_value_and_not_a_gap() {
     let text = text(&snapshot);
     has(&text, "rbr_repo_up{repo_key=\"2\",stanza=\"demo\"} 0");
     has(&text, "rbr_cluster_up{pg_key=\"1\",stanza=\"demo\"} 0");
+    // It is not known that there are no backups
+    assert!(!text.contains("rbr_repo_backups") && !text.contains("rbr_repo_stored_bytes"), "{text}");
     assert!(!text.contains("rbr_wal_archive_lag_segments") && !text.contains("rbr_repo_latency"), "{text}");
 }
 

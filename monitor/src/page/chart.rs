@@ -43,7 +43,7 @@ pub(super) fn timeline(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) 
         page.raw("<svg viewBox=\"0 0 1000 40\" preserveAspectRatio=\"none\" role=\"img\"><title>Backups of repo");
         page.text(&repo.key.to_string())
             .raw("</title><rect class=\"track\" x=\"0\" y=\"30\" width=\"1000\" height=\"6\"/>");
-        windows(page, repo, &axis, clock);
+        windows(page, stanza, repo, &axis, clock);
         for backup in stanza.backups.iter().filter(|backup| backup.repo_key == repo.key) {
             tick(page, backup, &axis, clock);
         }
@@ -54,13 +54,16 @@ pub(super) fn timeline(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) 
     page.raw("</span><span>").text(&clock.short(axis.end)).raw("</span></div></figure>");
 }
 
-fn windows(page: &mut Html, repo: &RepoView, axis: &Axis, clock: &Clock<'_>) {
+fn windows(page: &mut Html, stanza: &StanzaView, repo: &RepoView, axis: &Axis, clock: &Clock<'_>) {
     let Some(recovery) = &repo.recovery else { return };
     for window in &recovery.windows {
-        let end_time = if window.is_newest { axis.end } else { window.last_backup_time };
+        let end_time = end_time(stanza, window, axis.end);
         let (start, end) = (axis.x(window.start_time), axis.x(end_time));
         page.raw("<rect class=\"window\" y=\"30\" height=\"6\" x=\"").number(start).raw("\" width=\"");
-        page.number((end - start).max(2.0)).raw("\"><title>").text(&window_text(window, clock)).raw("</title></rect>");
+        page.number((end - start).max(2.0))
+            .raw("\"><title>")
+            .text(&window_text(stanza, window, clock))
+            .raw("</title></rect>");
         if !window.is_newest {
             page.raw("<rect class=\"gap\" y=\"28\" height=\"10\" width=\"3\" x=\"")
                 .number(end.min(WIDTH - 3.0))
@@ -70,12 +73,26 @@ fn windows(page: &mut Html, repo: &RepoView, axis: &Axis, clock: &Clock<'_>) {
     }
 }
 
+/// When a window ends, as far as it is known. The newest WAL is as old as the last success of the archiver.
+fn end_time(stanza: &StanzaView, window: &WindowView, now: i64) -> i64 {
+    if !window.is_newest {
+        return window.last_backup_time;
+    }
+    let archived = stanza.clusters.iter().filter_map(|cluster| cluster.archiver.as_ref()?.last_archived_time).max();
+    archived.unwrap_or(now).clamp(window.last_backup_time.min(now), now)
+}
+
 /// A window in words.
-pub(super) fn window_text(window: &WindowView, clock: &Clock<'_>) -> String {
-    let start = clock.short(window.start_time);
-    let end =
-        if window.is_newest { "now".to_owned() } else { format!("{} at least", clock.short(window.last_backup_time)) };
-    format!("{start} to {end}, timeline {}, {} to {}", window.timeline, window.start_lsn, window.end_lsn)
+pub(super) fn window_text(stanza: &StanzaView, window: &WindowView, clock: &Clock<'_>) -> String {
+    let end = clock.short(end_time(stanza, window, clock.now));
+    let more = if window.is_newest { "" } else { " at least" };
+    format!(
+        "{} to {end}{more}, timeline {}, {} to {}",
+        clock.short(window.start_time),
+        window.timeline,
+        window.start_lsn,
+        window.end_lsn
+    )
 }
 
 fn tick(page: &mut Html, backup: &BackupView, axis: &Axis, clock: &Clock<'_>) {

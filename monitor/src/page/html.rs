@@ -4,6 +4,10 @@
 #[derive(Debug, Default)]
 pub(super) struct Html {
     out: String,
+    /// The columns of the open table, which name its cells on narrow screens.
+    columns: Vec<&'static str>,
+    /// The next cell's.
+    column: usize,
 }
 
 impl Html {
@@ -39,12 +43,25 @@ impl Html {
 
     /// Adds a cell of a table.
     pub(super) fn cell(&mut self, text: &str) -> &mut Self {
-        self.raw("<td>").text(text).raw("</td>")
+        self.open_cell().text(text).raw("</td>")
+    }
+
+    /// Opens a row.
+    pub(super) fn open_row(&mut self) -> &mut Self {
+        self.column = 0;
+        self.raw("<tr>")
+    }
+
+    /// Opens a cell.
+    pub(super) fn open_cell(&mut self) -> &mut Self {
+        let name = self.columns.get(self.column).copied().unwrap_or_default();
+        self.column += 1;
+        self.raw("<td data-name=\"").raw(name).raw("\">")
     }
 
     /// Adds a cell with a word in the color of its meaning.
     pub(super) fn pill_cell(&mut self, mood: Mood, text: &str) -> &mut Self {
-        self.raw("<td>").pill(mood, text).raw("</td>")
+        self.open_cell().pill(mood, text).raw("</td>")
     }
 
     /// Adds a word in the color of its meaning.
@@ -59,6 +76,7 @@ impl Html {
 
     /// Opens a table with these columns.
     pub(super) fn table(&mut self, columns: &[&'static str]) -> &mut Self {
+        self.columns = columns.to_vec();
         self.raw("<div class=\"scroll\"><table><thead><tr>");
         for column in columns {
             self.raw("<th>").raw(column).raw("</th>");

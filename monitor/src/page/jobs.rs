@@ -18,11 +18,11 @@ pub(super) fn render(page: &mut Html, snapshot: &Snapshot, clock: &Clock<'_>) {
 }
 
 fn row(page: &mut Html, job: &JobView, clock: &Clock<'_>) {
-    page.raw("<tr><td>").text(&job.stanza).raw("/").text(&job.name).raw("</td>").cell(&job.command);
+    page.open_row().open_cell().text(&job.stanza).raw("/").text(&job.name).raw("</td>").cell(&job.command);
     let zone = job.time_zone.as_deref().map(|zone| format!(" ({zone})")).unwrap_or_default();
     page.cell(&format!("{}{zone}", job.schedule));
     let time = |text: &str| words::parse(text).map_or_else(|| text.to_owned(), |time| clock.both(time));
-    page.raw("<td>");
+    page.open_cell();
     match (&job.running_since, &job.last) {
         (Some(since), _) => page.pill(Mood::Neutral, "running").raw(" since ").text(&time(since)),
         (None, Some(last)) => {
@@ -38,7 +38,7 @@ fn row(page: &mut Html, job: &JobView, clock: &Clock<'_>) {
     if job.late_since.is_some() {
         page.raw(" ").pill(Mood::Bad, "late");
     }
-    page.raw("</td><td>");
+    page.raw("</td>").open_cell();
     match &job.last {
         Some(last) => {
             page.text(&time(&last.started));

@@ -20,7 +20,14 @@ pub struct Problem {
 /// Returns what is wrong.
 pub fn problems(snapshot: &Snapshot) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
+    if snapshot.stanzas.is_empty() {
+        found.push(problem("", "no stanza is known"));
+    }
+    if !snapshot.daemon && !snapshot.jobs.is_empty() {
+        found.push(problem("", "the daemon is not running, so no job runs"));
+    }
     for stanza in &snapshot.stanzas {
+        of_backups(&mut found, stanza);
         if stanza.repos.is_empty() && stanza.status_code != 0 {
             found.push(problem(&stanza.name, &stanza.status));
         }
@@ -32,14 +39,22 @@ pub fn problems(snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     snapshot.jobs.iter().for_each(|job| of_job(&mut found, job));
-    let told: Vec<String> = found.iter().map(|problem| problem.text.clone()).collect();
-    let is_new = |error: &&String| !told.iter().any(|text| error.contains(text.as_str()));
+    let told: Vec<String> =
+        snapshot.stanzas.iter().map(|stanza| format!("stanza {}: {}", stanza.name, stanza.status)).collect();
+    let is_new = |error: &&String| !told.contains(error);
     found.extend(snapshot.errors.iter().filter(is_new).map(|error| problem("", error)));
     found
 }
 
 fn problem(subject: &str, text: &str) -> Problem {
     Problem { subject: subject.to_owned(), text: text.to_owned() }
+}
+
+fn of_backups(found: &mut Vec<Problem>, stanza: &StanzaView) {
+    let newest = stanza.backups.iter().max_by_key(|backup| backup.stop);
+    if let Some(backup) = newest.filter(|backup| backup.error == Some(true)) {
+        found.push(problem(&stanza.name, &format!("the newest backup ({}) contains invalid pages", backup.label)));
+    }
 }
 
 fn of_repo(found: &mut Vec<Problem>, stanza: &StanzaView, repo: &RepoView) {
@@ -59,6 +74,10 @@ fn of_repo(found: &mut Vec<Problem>, stanza: &StanzaView, repo: &RepoView) {
     if recovery.missing_segments_newest > 0 {
         let segments = words::count(recovery.missing_segments_newest, "WAL segment");
         add(&format!("{segments} after the newest backup missing"));
+    } else if recovery.newest_backup_is_current == Some(false) {
+        add("the newest backup can't be recovered to the newest WAL");
+    } else if recovery.missing_segments > 0 {
+        add(&format!("{} between older backups missing", words::count(recovery.missing_segments, "WAL segment")));
     }
     for lost in &recovery.unrecoverable {
         add(&format!("backup {} can't be recovered: {}", lost.backup, lost.reason));

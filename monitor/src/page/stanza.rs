@@ -77,7 +77,7 @@ fn repos(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
     ]);
     for repo in &stanza.repos {
         let backups = stanza.backups.iter().filter(|backup| backup.repo_key == repo.key).count();
-        page.raw("<tr>").cell(&format!("repo{}", repo.key));
+        page.open_row().cell(&format!("repo{}", repo.key));
         page.pill_cell(Mood::of(repo.status_code == 0), &repo.status);
         page.cell(&repo.latency_seconds.map_or_else(|| "-".to_owned(), words::seconds));
         page.cell(&backups.to_string()).cell(&saved(repo));
@@ -110,7 +110,7 @@ fn proof(page: &mut Html, proof: Option<&ProofView>, clock: &Clock<'_>) {
         page.cell("-");
         return;
     };
-    page.raw("<td>").pill(Mood::of(proof.result == "passed"), &proof.result).raw(" ");
+    page.open_cell().pill(Mood::of(proof.result == "passed"), &proof.result).raw(" ");
     if proof.time > 0 {
         page.text(&clock.short(proof.time));
     }
@@ -131,7 +131,7 @@ fn clusters(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
     page.table(&["cluster", "role", "writes WAL at", "not archived", "waiting", "last archived"]);
     for cluster in &stanza.clusters {
         let host = cluster.host.as_deref().map(|host| format!(" on {host}")).unwrap_or_default();
-        page.raw("<tr>").cell(&format!("pg{}{host}", cluster.key));
+        page.open_row().cell(&format!("pg{}{host}", cluster.key));
         cluster_cells(page, cluster, clock);
         page.raw("</tr>");
     }
@@ -140,7 +140,11 @@ fn clusters(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
 
 fn cluster_cells(page: &mut Html, cluster: &ClusterView, clock: &Clock<'_>) {
     if let Some(error) = &cluster.error {
-        page.raw("<td colspan=\"5\">").pill(Mood::Bad, "no answer").raw(" ").text(error).raw("</td>");
+        page.raw("<td colspan=\"5\" data-name=\"role\">")
+            .pill(Mood::Bad, "no answer")
+            .raw(" ")
+            .text(error)
+            .raw("</td>");
         return;
     }
     page.pill_cell(Mood::Neutral, if cluster.is_standby { "standby" } else { "primary" });
@@ -173,7 +177,7 @@ fn recovery(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
         page.text(&words::count(recovery.windows.len() as u64, "range")).raw(", ");
         page.text(&words::count(recovery.missing_segments, "missing segment")).raw(")</summary><ul>");
         for window in recovery.windows.iter().rev().take(WINDOWS_MAX) {
-            page.raw("<li>").text(&chart::window_text(window, clock)).raw(", from ");
+            page.raw("<li>").text(&chart::window_text(stanza, window, clock)).raw(", from ");
             page.text(&words::count(window.backups.len() as u64, "backup")).raw("; it ends with ");
             page.text(&window.end_reason).raw("</li>");
         }
@@ -206,7 +210,7 @@ fn backups(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
 }
 
 fn backup_row(page: &mut Html, backup: &BackupView, clock: &Clock<'_>) {
-    page.raw("<tr><td>").text(&backup.label);
+    page.open_row().open_cell().text(&backup.label);
     if backup.error == Some(true) {
         page.raw(" ").pill(Mood::Bad, "invalid pages");
     }

@@ -100,10 +100,62 @@ fn page_tells_problems_and_the_end_of_what_can_be_recovered() {
     }
 }
 
+/// The problems of a complete snapshot without any, after a change.
+fn told(change: impl FnOnce(&mut Snapshot)) -> Vec<String> {
+    let mut snapshot = complete();
+    snapshot.daemon = true;
+    snapshot.jobs.clear();
+    let stanza = &mut snapshot.stanzas[0];
+    stanza.spool.clear();
+    stanza.clusters.clear();
+    stanza.repos[0].proof = None;
+    let recovery = stanza.repos[0].recovery.as_mut().unwrap();
+    (recovery.missing_segments, recovery.missing_segments_newest) = (0, 0);
+    change(&mut snapshot);
+    problems(&snapshot).into_iter().map(|problem| problem.text).collect()
+}
+
+#[test]
+fn known_faults_are_problems_and_a_good_snapshot_has_none() {
+    assert_eq!(told(|_| ()), [] as [String; 0]);
+    let jobs = complete().jobs;
+    let found = told(|snapshot| (snapshot.daemon, snapshot.jobs) = (false, jobs));
+    assert!(found.contains(&"the daemon is not running, so no job runs".to_owned()), "{found:?}");
+    let found = told(|snapshot| snapshot.stanzas[0].backups[0].error = Some(true));
+    assert_eq!(found, ["the newest backup (20261129-030000F) contains invalid pages"]);
+    let recovery = |snapshot: &mut Snapshot| snapshot.stanzas[0].repos[0].recovery.clone().unwrap();
+    let found = told(|snapshot| {
+        let changed = crate::snapshot::RecoveryView { newest_backup_is_current: Some(false), ..recovery(snapshot) };
+        snapshot.stanzas[0].repos[0].recovery = Some(changed);
+    });
+    assert_eq!(found, ["the newest backup can't be recovered to the newest WAL"]);
+    let found = told(|snapshot| {
+        snapshot.stanzas[0].repos[0].recovery =
+            Some(crate::snapshot::RecoveryView { missing_segments: 2, ..recovery(snapshot) });
+    });
+    assert_eq!(found, ["2 WAL segments between older backups missing"]);
+    assert_eq!(told(|snapshot| snapshot.errors.push("jobs: no".to_owned())), ["jobs: no"]);
+}
+
+#[test]
+fn recoverable_time_ends_where_the_archiver_stopped() {
+    let mut snapshot = complete();
+    let archiver = snapshot.stanzas[0].clusters[0].archiver.as_mut().unwrap();
+    archiver.last_archived_time = Some(snapshot.time - 600);
+    // The window begins 9000 seconds before now
+    let text = page(&snapshot);
+    assert!(text.contains("2027-01-15 05:30 to 2027-01-15 07:50, timeline 0"), "{text}");
+    snapshot.stanzas[0].clusters.clear();
+    assert!(page(&snapshot).contains("2027-01-15 05:30 to 2027-01-15 08:00, timeline 0"));
+}
+
 #[test]
 fn empty_snapshot_is_a_page() {
     let page = page(&Snapshot::default());
-    assert!(page.contains("Everything is fine.") && page.ends_with("</html>\n"), "{page}");
+    assert!(
+        page.contains("no stanza is known") && !page.contains("Everything is fine.") && page.ends_with("</html>\n"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -55,6 +55,9 @@ pub(super) fn duration(seconds: u64) -> String {
 
 /// A duration that may be short.
 pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 0.001 {
+        return "<1 ms".to_owned();
+    }
     if seconds < 1.0 {
         return format!("{:.0} ms", seconds * 1000.0);
     }

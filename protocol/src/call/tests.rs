@@ -64,6 +64,7 @@ impl Values {
             Filter::Compress(self.compression()),
             Filter::Decompress { codec: self.codec(), is_raw: self.flags[3] },
             Filter::Cipher(self.cipher()),
+            Filter::CipherPrefix(b"PGBR006_"),
             Filter::CipherFormat {
                 keys: vec![key("0"), CipherKey { digest: None, ..key(&self.texts[0]) }],
                 key: self.flags[0].then_some(&*self.texts[1]),

@@ -31,7 +31,7 @@ impl fmt::Debug for PassphraseBytes<'_> {
 }
 
 /// The form of the header of an encrypted stream, as a number: 0 is `Salted__` and the salt, 1 is the salt alone. The
-/// server also takes 2.
+/// server takes any other number for 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CipherHeader(pub u32);
 

@@ -150,7 +150,7 @@ options! {
         name: "monitor-address",
         kind: ValueKind::String,
         commands: on(&[Daemon]),
-        default: Fixed("127.0.0.1:9854"),
+        default: Fixed("127.0.0.1:9855"),
         summary: "Address of metrics and the status page.",
         detail: "The daemon serves /metrics, the status page, /api/v1/status and /healthz there, read only. An address that \
             other hosts reach needs monitor-token-file, or certificates of clients (monitor-tls-ca-file). 'off' serves \

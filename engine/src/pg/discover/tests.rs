@@ -93,8 +93,19 @@ fn socket_lock_and_pgdata_lead_to_clusters() {
 fn directory_without_control_file_is_no_cluster() {
     let host = Host::new();
     host.write("var/lib/postgresql/15/main/PG_VERSION", "15\n");
+    // What is no version is not shown
+    host.cluster("var/lib/postgresql/16/main", "root:x:0");
     assert_eq!(host.found(), []);
     assert_eq!(host.request().at(&host.path("nowhere")), None);
+}
+
+#[test]
+fn usual_place_is_one_of_a_distribution() {
+    let host = Host::new();
+    host.cluster("var/lib/postgresql/15/main", "15");
+    host.cluster("srv/a", "15");
+    assert!(host.request().is_usual(&host.path("var/lib/postgresql/15/main")));
+    assert!(!host.request().is_usual(&host.path("srv/a")));
 }
 
 #[test]
