@@ -178,7 +178,7 @@ mod tests {
             (part("F/bundle/2", 12, 20), false),
             (part("F/a.pgbi", 500, 600), true),
         ] {
-            assert_eq!(parts.knows_blocks(&[need.clone()]), expected, "{need:?}");
+            assert_eq!(parts.knows_blocks(std::slice::from_ref(&need)), expected, "{need:?}");
         }
         assert!(parts.knows_blocks(&[]));
     }
