@@ -20,6 +20,7 @@ use crate::storage::http::{refusal, token};
 use crate::storage::sftp::host_key::{KnownHosts, Verdict};
 use crate::storage::sftp::protocol::{self, Response};
 use crate::storage::{azure, gcs, s3};
+use crate::verify::memory;
 
 /// A packet of an SFTP server, without its length.
 pub fn sftp_packet(data: &[u8]) {
@@ -42,6 +43,11 @@ pub fn known_hosts(text: &str) {
         assert!(hosts.key_types(host, port).len() <= text.lines().count());
         assert_ne!(hosts.check(host, port, b"a key that nobody has"), Verdict::Match);
     }
+}
+
+/// What verify has read and when.
+pub fn verify_records(data: &[u8]) {
+    memory::verify_records(data);
 }
 
 /// A password file.

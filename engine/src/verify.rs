@@ -9,7 +9,7 @@ mod contents;
 mod facts;
 mod file;
 mod info_file;
-mod memory;
+pub(crate) mod memory;
 mod parts;
 mod passes;
 mod plan;

@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
     ("target_time", engine_parts::target_time),
+    ("verify_records", engine::fuzzing::verify_records),
     ("wal_header", postgres::wal_header),
     ("wal_name", info_files::wal_name),
     ("wal_records", postgres::wal_records),

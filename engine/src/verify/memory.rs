@@ -18,6 +18,7 @@ use std::collections::hash_map::Entry;
 
 use repo_format::hash::Sha1;
 
+pub(crate) use self::format::verify_records;
 pub(super) use self::limits::{Cutoff, Decision, Limits, Survey};
 pub use self::limits::{ReadAmount, ReadFigures};
 pub(super) use self::states::{Shown, StoredState, StoredStates};

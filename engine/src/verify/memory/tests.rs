@@ -462,3 +462,18 @@ fn nothing_is_read_after_the_deadline() {
     assert_eq!((limits.decide(UNKNOWN, 1), limits.decide(earlier(5), 1)), (Decision::Left, Decision::Known(None)));
     assert_eq!((limits.figures.never.files, limits.figures.due.files), (1, 1));
 }
+
+#[test]
+fn many_files_need_twenty_bytes_each() {
+    let repo = repo(MemoryStorage::new(), Cipher::None);
+    let (mut keeper, mut memory) = load(&repo);
+    for number in 0..20_000u32 {
+        let name = format!("backup/demo/20260101-000000F/pg_data/base/5/{number}");
+        add(&mut memory, &name, NOW - number % 60, None);
+    }
+    save(&mut keeper, &memory);
+    assert_eq!(load(&repo).1.records.len(), 20_000);
+    let path = RepoPath::new(format!("proof/demo/verified/{}", files(&repo)[0])).unwrap();
+    let size = repo.storage.info(&path).unwrap().unwrap().size;
+    assert!((400_000..401_000).contains(&size), "{size}");
+}
