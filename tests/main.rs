@@ -30,6 +30,7 @@ mod remote;
 mod repository_host;
 mod restore;
 mod session;
+mod slow_link;
 mod stanza;
 mod storage;
 mod test_restore;

@@ -104,6 +104,22 @@ impl Inherited {
     }
 }
 
+/// Collects the warnings of a thread and of the workers that it starts, to take them from time to time.
+#[derive(Default)]
+pub(crate) struct WarningInbox(Collector);
+
+impl WarningInbox {
+    /// Runs something whose warnings are collected here.
+    pub(crate) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
+        Inherited(Some(self.0.clone())).during(run)
+    }
+
+    /// Takes the warnings that have come.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock()).texts
+    }
+}
+
 /// Adds a warning to those that are collected. [`crate::warn!`] calls it.
 #[doc(hidden)]
 pub fn collect_warning(text: fmt::Arguments<'_>) {
@@ -188,6 +204,18 @@ mod tests {
         warn!("too late");
         assert_eq!((value, warnings.total), (7, 2));
         assert_eq!(warnings.texts, ["first 1", "second"]);
+    }
+
+    #[test]
+    fn warnings_of_a_thread_are_taken_from_time_to_time() {
+        let inbox = WarningInbox::default();
+        inbox.during(|| warn!("first"));
+        warn!("of another");
+        assert_eq!(inbox.take(), ["first"]);
+        let inherited = inbox.during(Inherited::from_this_thread);
+        std::thread::spawn(move || inherited.during(|| warn!("second"))).join().unwrap();
+        assert_eq!(inbox.take(), ["second"]);
+        assert!(inbox.take().is_empty());
     }
 
     #[test]

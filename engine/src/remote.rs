@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
-pub(crate) use self::reader::RemoteReader;
+pub(crate) use self::reader::{RemoteOpening, RemoteReader};
 use crate::tls::ClientSettings;
 
 /// How to reach the process on another host.
@@ -53,3 +53,8 @@ pub enum Way {
         arguments: Vec<String>,
     },
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ mod pipes;
 mod read;
 mod stages;
 mod statement;
+mod worker;
 mod write;
 
 use std::path::PathBuf;

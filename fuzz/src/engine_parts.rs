@@ -70,6 +70,11 @@ pub fn target_time(data: &[u8]) {
     with_text(data, fuzzing::target_time);
 }
 
+/// The requests of a client that is rbr to the far side of a data directory.
+pub fn served_jobs(data: &[u8]) {
+    fuzzing::served_jobs(data);
+}
+
 /// The requests of a client that the far side serves.
 pub fn served_requests(data: &[u8]) {
     fuzzing::served_requests(data);

@@ -1,5 +1,6 @@
 //! Targets for the protocol between hosts.
 
+use protocol::copy::JobChunk;
 use protocol::database::{Expected, QueryAnswer, columns};
 use protocol::greeting::{self, Service};
 use protocol::options::OptionsAnswer;
@@ -8,7 +9,7 @@ use protocol::storage::{
     Chunk, FeaturesAnswer, InfoAnswer, InfoLevel, ListAnswer, ListAnswerWriter, PathRemoveAnswer, ReadAnswer,
     WriteAnswer,
 };
-use protocol::{AnswerMessage, Call, Dialect, PackWriter, RequestMessage};
+use protocol::{AnswerMessage, Call, Capabilities, Dialect, PackWriter, RequestMessage};
 
 /// The first line of a server.
 pub fn remote_greeting(data: &[u8]) {
@@ -110,6 +111,8 @@ pub fn remote_answer(data: &[u8]) {
         check(read, ReadAnswer::encode, |data| ReadAnswer::decode(data, is_closed).map(drop));
         check(Chunk::decode(data, is_closed), Chunk::encode, |data| Chunk::decode(data, is_closed).map(drop));
     }
+    check(JobChunk::decode(data), JobChunk::encode, |data| JobChunk::decode(data).map(drop));
+    check(Capabilities::decode(data), Capabilities::encode, Capabilities::decode);
     check(WriteAnswer::decode(data), WriteAnswer::encode, |data| WriteAnswer::decode(data).map(drop));
     for expected in Expected::ALL {
         let Ok(answer) = QueryAnswer::decode(data, expected) else { continue };

@@ -46,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("remote_request", hosts::remote_request),
     ("repository_answers", engine::fuzzing::repository_answers),
     ("served_data", served::served_data),
+    ("served_jobs", engine_parts::served_jobs),
     ("served_requests", engine_parts::served_requests),
     ("server_clients", cli::server::fuzzing::server_clients),
     ("sftp_packet", engine_parts::sftp_packet),

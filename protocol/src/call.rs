@@ -1,6 +1,8 @@
 //! Every request that a server accepts, with its parameters.
 
 pub use crate::call_kind::CallKind;
+use crate::capability::Capabilities;
+use crate::copy::{JobRequest, WorkerRequest};
 use crate::database::QueryRequest;
 use crate::message::{RequestMessage, Step};
 use crate::options::{ConfigRequest, OptionsRequest};
@@ -17,6 +19,8 @@ use repo_format::{Error, ErrorCode, Result};
 pub enum Call<'a> {
     /// [`CallKind::Noop`].
     Noop,
+    /// [`CallKind::Noop`] of a client that can do more than pgBackRest. The answer may contain [`Capabilities`].
+    Offer(Capabilities),
     /// [`CallKind::Exit`].
     Exit,
     /// [`CallKind::Config`].
@@ -55,6 +59,12 @@ pub enum Call<'a> {
     DatabaseOpen,
     /// Runs a statement. The answer is a [`crate::database::QueryAnswer`].
     DatabaseQuery(QueryRequest<'a>),
+    /// Begins a worker that copies jobs. Only with [`crate::Capability::CopyJobs`].
+    WorkerOpen(WorkerRequest<'a>),
+    /// Gives a worker its next job. The answer is a [`crate::copy::JobChunk`].
+    JobBegin(JobRequest<'a>),
+    /// Asks for the next chunk of a job. The answer is a [`crate::copy::JobChunk`].
+    JobNext,
     /// Closes a session. A written file answers with a [`crate::storage::WriteAnswer`], others have an empty answer.
     Close(CallKind),
     /// Drops a session. The answer is empty.
@@ -65,7 +75,7 @@ impl<'a> Call<'a> {
     /// The command.
     pub fn command(&self) -> CallKind {
         match self {
-            Call::Noop => CallKind::Noop,
+            Call::Noop | Call::Offer(_) => CallKind::Noop,
             Call::Exit => CallKind::Exit,
             Call::Config(_) => CallKind::Config,
             Call::Options(_) => CallKind::Options,
@@ -81,6 +91,7 @@ impl<'a> Call<'a> {
             Call::ReadManyOpen(_) | Call::ReadManyNext => CallKind::StorageReadMany,
             Call::WriteOpen(_) | Call::WriteBlock(_) => CallKind::StorageWrite,
             Call::DatabaseOpen | Call::DatabaseQuery(_) => CallKind::Database,
+            Call::WorkerOpen(_) | Call::JobBegin(_) | Call::JobNext => CallKind::Copy,
             Call::Close(command) | Call::Cancel(command) => *command,
         }
     }
@@ -88,7 +99,8 @@ impl<'a> Call<'a> {
     /// What it does with its session.
     pub fn step(&self) -> Step {
         match self {
-            Call::ReadOpen(_) | Call::ReadManyOpen(_) | Call::WriteOpen(_) | Call::DatabaseOpen => Step::Open,
+            Call::ReadOpen(_) | Call::ReadManyOpen(_) | Call::WriteOpen(_) => Step::Open,
+            Call::DatabaseOpen | Call::WorkerOpen(_) => Step::Open,
             Call::Close(_) => Step::Close,
             Call::Cancel(_) => Step::Cancel,
             _ => Step::Process,
@@ -107,7 +119,8 @@ impl<'a> Call<'a> {
         let mut writer = PackWriter::new();
         match self {
             Call::Noop | Call::Exit | Call::Features | Call::ReadNext | Call::ReadManyNext => return None,
-            Call::DatabaseOpen | Call::Close(_) | Call::Cancel(_) => return None,
+            Call::DatabaseOpen | Call::JobNext | Call::Close(_) | Call::Cancel(_) => return None,
+            Call::Offer(capabilities) => capabilities.write(&mut writer),
             Call::Config(request) => request.write(&mut writer),
             Call::Options(request) => request.write(&mut writer),
             Call::Info(request) => request.write(&mut writer),
@@ -126,6 +139,8 @@ impl<'a> Call<'a> {
                 writer.binary(*block);
             }
             Call::DatabaseQuery(request) => request.write(&mut writer),
+            Call::WorkerOpen(request) => request.write(&mut writer),
+            Call::JobBegin(request) => request.write(&mut writer),
         }
         Some(writer)
     }
@@ -161,17 +176,21 @@ impl<'a> Call<'a> {
             CallKind::StorageRead => Call::ReadOpen(ReadRequest::read(reader, dialect)?),
             CallKind::StorageReadMany => Call::ReadManyOpen(ReadManyRequest::read(reader, dialect)?),
             CallKind::StorageWrite => Call::WriteOpen(WriteRequest::read(reader, dialect)?),
+            CallKind::Copy => Call::WorkerOpen(WorkerRequest::read(reader)?),
             _ => Call::DatabaseOpen,
         })
     }
 
     fn decode_process(command: CallKind, reader: &mut PackReader<'a>) -> Result<Self> {
         Ok(match command {
-            CallKind::Noop => Call::Noop,
+            CallKind::Noop if reader.at_end()? => Call::Noop,
+            CallKind::Noop => Call::Offer(Capabilities::read(reader)?),
             CallKind::Exit => Call::Exit,
             CallKind::Config => Call::Config(ConfigRequest::read(reader)?),
             CallKind::Options => Call::Options(OptionsRequest::read(reader)?),
             CallKind::Database => Call::DatabaseQuery(QueryRequest::read(reader)?),
+            CallKind::Copy if reader.at_end()? => Call::JobNext,
+            CallKind::Copy => Call::JobBegin(JobRequest::read(reader)?),
             CallKind::StorageFeatures => Call::Features,
             CallKind::StorageInfo => Call::Info(InfoRequest::read(reader)?),
             CallKind::StorageList => Call::List(ListRequest::read(reader)?),

@@ -1,6 +1,6 @@
 //! The kinds of requests that a server accepts.
 
-use crate::StringId;
+use crate::{Capability, StringId};
 
 /// What a request is for. pgBackRest calls it a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,12 @@ pub enum CallKind {
     StorageReadMany,
     /// Writes a file.
     StorageWrite,
+    /// Copies jobs of a backup. pgBackRest does not have it.
+    Copy,
 }
 
 impl CallKind {
-    /// Every command.
+    /// Every command of pgBackRest.
     pub const ALL: [CallKind; 16] = [
         CallKind::Noop,
         CallKind::Exit,
@@ -79,11 +81,30 @@ impl CallKind {
             CallKind::StorageRead => "s-rd",
             CallKind::StorageReadMany => "s-rdm",
             CallKind::StorageWrite => "s-wr",
+            CallKind::Copy => "copy",
         })
+    }
+
+    /// Commands that pgBackRest does not have. They may be used if both sides have the capability.
+    pub const OWN: [CallKind; 1] = [CallKind::Copy];
+
+    /// The capability that both sides must have; `None` for a command of pgBackRest.
+    pub fn capability(self) -> Option<Capability> {
+        match self {
+            CallKind::Copy => Some(Capability::CopyJobs),
+            _ => None,
+        }
     }
 
     /// Whether its requests belong to sessions.
     pub fn has_sessions(self) -> bool {
-        matches!(self, CallKind::Database | CallKind::StorageRead | CallKind::StorageReadMany | CallKind::StorageWrite)
+        matches!(
+            self,
+            CallKind::Database
+                | CallKind::StorageRead
+                | CallKind::StorageReadMany
+                | CallKind::StorageWrite
+                | CallKind::Copy
+        )
     }
 }

@@ -42,9 +42,9 @@ impl Dialect {
         Self::ALL.iter().copied().find(|dialect| dialect.version == version)
     }
 
-    /// The command with this name, if this version has it.
+    /// The command with this name, if this version has it, or one that two programs of this project may use.
     pub fn command(&self, id: StringId) -> Option<CallKind> {
-        self.commands.iter().copied().find(|command| command.id() == id)
+        self.commands.iter().chain(&CallKind::OWN).copied().find(|command| command.id() == id)
     }
 }
 

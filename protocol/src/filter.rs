@@ -200,7 +200,7 @@ impl Codec {
         }
     }
 
-    fn compressing(id: StringId) -> Option<Self> {
+    pub(crate) fn compressing(id: StringId) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| codec.compress_id() == id)
     }
 

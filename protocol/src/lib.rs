@@ -14,6 +14,7 @@
 //! | the parameters of every request | [`call`] |
 //! | parameters and answers by subject | [`storage`], [`filter`], [`database`], [`options`] |
 //! | what differs between versions of pgBackRest | [`dialect`] |
+//! | what two programs of this project can do beyond pgBackRest's protocol | [`capability`], [`copy`] |
 //!
 //! Sessions that read, write or query keep a state in the server: a request opens the session, further ones process it,
 //! the last one closes or cancels it ([`message::Step`]).
@@ -31,6 +32,8 @@
 
 pub mod call;
 mod call_kind;
+pub mod capability;
+pub mod copy;
 pub mod database;
 pub mod dialect;
 pub mod filter;
@@ -48,6 +51,7 @@ extern crate self as protocol;
 mod captured;
 
 pub use call::Call;
+pub use capability::{Capabilities, Capability};
 pub use dialect::Dialect;
 pub use message::{AnswerMessage, RequestMessage};
 pub use pack::{PackReader, PackWriter, Packed};

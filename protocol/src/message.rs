@@ -3,8 +3,10 @@
 //! | message | fields |
 //! | --- | --- |
 //! | request | 1 u32 = 1, 2 command, 3 step, 4 session (u64), 5 whether the session is open, 6 parameters (pack) |
-//! | answer | 1 session, 2 u32: 0 answer, 1 request, 2 error, 3 whether the session ends, 4 data (pack) |
+//! | answer | 1 session, 2 u32: 0 answer, 1 request, 2 error, 3 whether the session ends, 4 data (pack), 5 array of warnings |
 //! | data of an error | 1 code (i32), 2 message, 3 stack trace |
+//!
+//! Only a server that agreed on [`Capability::Warnings`](crate::Capability::Warnings) sends warnings.
 //!
 //! The client numbers every call, from 1 on; a session keeps its number. An error of a handler leaves its session as it
 //! was. An error without a session ends the server: whichever call waits gets it (source: pgBackRest
@@ -21,6 +23,9 @@ use repo_format::{Error, ErrorCode, Result};
 const TYPE_REQUEST: u32 = 1;
 const TYPE_ANSWER: u32 = 0;
 const TYPE_ERROR: u32 = 2;
+/// The most warnings in an answer, and the most bytes of each that count.
+const WARNINGS_MAX: usize = 1000;
+const WARNING_BYTES_MAX: usize = 4096;
 
 /// What a request does with its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,14 +153,56 @@ impl<'a> AnswerMessage<'a> {
         Ok(AnswerMessage { session, is_closed, outcome })
     }
 
+    /// Reads the warnings of a message.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for another message.
+    pub fn warnings(message: &[u8]) -> Result<Vec<String>> {
+        let mut reader = PackReader::new(message);
+        reader.u64()?;
+        reader.u32()?;
+        reader.bool()?;
+        reader.pack()?;
+        let Some(mut list) = reader.array()? else { return Ok(Vec::new()) };
+        let mut warnings = Vec::new();
+        while !list.at_end()? {
+            let text = list.text_bytes()?.ok_or_else(|| format_error("warning is missing"))?;
+            if warnings.len() == WARNINGS_MAX {
+                return Err(format_error(format!("more than {WARNINGS_MAX} warnings")));
+            }
+            let text = text.get(..WARNING_BYTES_MAX).unwrap_or(text);
+            warnings.push(String::from_utf8_lossy(text).into_owned());
+        }
+        Ok(warnings)
+    }
+
     /// Writes an answer with `data`.
     pub fn encode(session: u64, is_closed: bool, data: Option<PackWriter<'a>>) -> Packed<'a> {
-        Self::encode_type(Some(session), TYPE_ANSWER, is_closed, data)
+        Self::encode_type(Some(session), TYPE_ANSWER, is_closed, data).finish()
+    }
+
+    /// Writes an answer with `data` and warnings.
+    pub fn encode_with_warnings(
+        session: u64,
+        is_closed: bool,
+        data: Option<PackWriter<'a>>,
+        warnings: &[String],
+    ) -> Packed<'a> {
+        with_warnings(Self::encode_type(Some(session), TYPE_ANSWER, is_closed, data), warnings)
     }
 
     /// Writes an error. One without a session ends the server.
     pub fn encode_error(session: Option<u64>, error: &ErrorAnswer<'_>) -> Packed<'static> {
-        AnswerMessage::encode_type(session, TYPE_ERROR, false, Some(error.encode()))
+        Self::encode_error_with_warnings(session, error, &[])
+    }
+
+    /// Writes an error with warnings.
+    pub fn encode_error_with_warnings(
+        session: Option<u64>,
+        error: &ErrorAnswer<'_>,
+        warnings: &[String],
+    ) -> Packed<'static> {
+        with_warnings(AnswerMessage::encode_type(session, TYPE_ERROR, false, Some(error.encode())), warnings)
     }
 
     fn encode_type<'p>(
@@ -163,11 +210,23 @@ impl<'a> AnswerMessage<'a> {
         message_type: u32,
         is_closed: bool,
         data: Option<PackWriter<'p>>,
-    ) -> Packed<'p> {
+    ) -> PackWriter<'p> {
         let mut writer = PackWriter::new();
         writer.u64(session.unwrap_or_default()).u32_always(message_type).bool(is_closed).pack(data);
-        writer.finish()
+        writer
     }
+}
+
+/// Completes a message. Without warnings it is that of pgBackRest.
+fn with_warnings<'p>(mut writer: PackWriter<'p>, warnings: &[String]) -> Packed<'p> {
+    if !warnings.is_empty() {
+        writer.array(|list| {
+            for warning in warnings.iter().take(WARNINGS_MAX) {
+                list.text(warning.as_str());
+            }
+        });
+    }
+    writer.finish()
 }
 
 impl fmt::Debug for AnswerMessage<'_> {
@@ -268,6 +327,27 @@ mod tests {
     }
 
     #[test]
+    fn warnings_of_an_answer_disturb_nothing_else() {
+        let texts = ["first".to_owned(), "é\nsecond".to_owned()];
+        let mut data = PackWriter::new();
+        data.text("data");
+        let answer = AnswerMessage::encode_with_warnings(7, true, Some(data.clone()), &texts).to_vec();
+        let plain = AnswerMessage::encode(7, true, Some(data.clone())).to_vec();
+        assert_eq!(AnswerMessage::decode(&answer).unwrap(), AnswerMessage::decode(&plain).unwrap());
+        assert_eq!(AnswerMessage::warnings(&answer).unwrap(), texts);
+        assert!(AnswerMessage::warnings(&plain).unwrap().is_empty());
+        assert_eq!(AnswerMessage::encode_with_warnings(7, true, Some(data), &[]).to_vec(), plain);
+        let error = ErrorAnswer { code: 25, message: "m".into(), stack_trace: "".into() };
+        let message = AnswerMessage::encode_error_with_warnings(None, &error, &texts).to_vec();
+        assert_eq!(AnswerMessage::decode(&message).unwrap().outcome, Err(error));
+        assert_eq!(AnswerMessage::warnings(&message).unwrap(), texts);
+        let many = vec!["x".repeat(5000); WARNINGS_MAX + 1];
+        let message = AnswerMessage::encode_with_warnings(7, true, None, &many).to_vec();
+        let warnings = AnswerMessage::warnings(&message).unwrap();
+        assert!(warnings.len() == WARNINGS_MAX && warnings[0].len() == WARNING_BYTES_MAX);
+    }
+
+    #[test]
     fn error_with_an_unknown_number_is_unknown() {
         for code in [0, -1, 24, 300] {
             let error = ErrorAnswer { code, message: "m".into(), stack_trace: "".into() };
@@ -285,7 +365,7 @@ mod tests {
         ] {
             let mut data = PackWriter::new();
             fill(&mut data);
-            let message = AnswerMessage::encode_type(Some(1), TYPE_ERROR, false, Some(data)).to_vec();
+            let message = AnswerMessage::encode_type(Some(1), TYPE_ERROR, false, Some(data)).finish().to_vec();
             assert_eq!(AnswerMessage::decode(&message).unwrap_err().to_string(), "invalid error data");
         }
     }

@@ -1,7 +1,11 @@
 //! Backups and other commands of a cluster on another host.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
 use super::Hosts;
-use crate::env::{Run, Scenario, ScenarioOptions, Tool, restored_matches};
+use crate::env::{Run, Scenario, ScenarioOptions, Shutdown, Tool, restored_matches};
 
 /// Verifies the repository with both programs, on its own host.
 fn verify(hosts: &Hosts) {
@@ -81,6 +85,52 @@ fn cluster_on_another_host_is_backed_up_uncompressed() {
 #[test]
 fn cluster_on_another_host_with_rbr_is_backed_up() {
     turns(Tool::Rbr, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
+}
+
+/// The files of a backup apart from its manifest, by their paths.
+fn stored_files(hosts: &Hosts, label: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let root = hosts.scenario.space.path("repo/backup/demo").join(label);
+    let mut files = BTreeMap::new();
+    let mut left = vec![root.clone()];
+    while let Some(path) = left.pop() {
+        for entry in fs::read_dir(&path).expect("directory") {
+            let path = entry.expect("entry").path();
+            let relative = path.strip_prefix(&root).expect("relative").to_owned();
+            if path.is_dir() {
+                left.push(path);
+            } else if !relative.to_string_lossy().starts_with("backup.manifest") {
+                files.insert(relative, fs::read(path).expect("file"));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn backup_of_a_host_with_rbr_has_the_bytes_of_a_backup_on_that_host() {
+    for options in
+        [&["compress-type=zst", "process-max=1"][..], &["compress-type=none", "repo1-bundle=y", "process-max=1"]]
+    {
+        let options = [options, &["repo1-block=y"]].concat();
+        // Bundles and blocks belong together
+        let options: Vec<&str> = match options.contains(&"repo1-bundle=y") {
+            true => options,
+            false => options.into_iter().filter(|option| *option != "repo1-block=y").collect(),
+        };
+        let Some(mut hosts) = Hosts::start(Tool::Rbr, ScenarioOptions::default(), &options) else { return };
+        hosts.rbr(&["stanza-create"]).success();
+        hosts.scenario.cluster.stop(Shutdown::Fast);
+        hosts.rbr(&["backup", "--type=full", "--no-online"]).success().says("backup file cluster1.example:");
+        let local = hosts.cluster_options(1, "pg").into_iter().filter(|option| !option.starts_with("pg1-host"));
+        hosts.configure(&options, &local.collect::<Vec<_>>());
+        let run = hosts.rbr(&["backup", "--type=full", "--no-online"]).success();
+        assert!(!run.stdout.contains("cluster1.example:"), "{}", run.describe());
+        let labels = hosts.scenario.labels();
+        let [far, here] = [&labels[0], &labels[1]].map(|label| stored_files(&hosts, label));
+        assert!(far.len() > 2 && far.keys().eq(here.keys()));
+        let differ: Vec<_> = far.iter().filter(|(path, bytes)| here[*path] != **bytes).map(|(path, _)| path).collect();
+        assert!(differ.is_empty(), "{differ:?}");
+    }
 }
 
 #[test]

@@ -82,8 +82,17 @@ const IS_WORKER: &str = r#"case "$last" in *--process=0*) exec sh -c "$last";; e
 
 #[test]
 fn worker_process_that_is_cut_off_ends_the_backup_and_the_next_one_resumes_it() {
+    worker_is_cut_off(Tool::PgBackRest);
+}
+
+#[test]
+fn worker_process_of_rbr_that_is_cut_off_ends_the_backup_and_the_next_one_resumes_it() {
+    worker_is_cut_off(Tool::Rbr);
+}
+
+fn worker_is_cut_off(far: Tool) {
     let options = ScenarioOptions { tablespace: true, ..ScenarioOptions::default() };
-    let Some(hosts) = Hosts::start(Tool::PgBackRest, options, &["job-retry=0", "manifest-save-threshold=64KiB"]) else {
+    let Some(hosts) = Hosts::start(far, options, &["job-retry=0", "manifest-save-threshold=64KiB"]) else {
         return;
     };
     hosts.rbr(&["stanza-create"]).success();
@@ -115,7 +124,13 @@ fn worker_process_that_is_cut_off_ends_the_backup_and_the_next_one_resumes_it() 
 
 #[test]
 fn worker_process_that_is_killed_once_is_replaced() {
-    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &[]) else { return };
+    for far in [Tool::PgBackRest, Tool::Rbr] {
+        worker_is_killed(far);
+    }
+}
+
+fn worker_is_killed(far: Tool) {
+    let Some(hosts) = Hosts::start(far, ScenarioOptions::default(), &[]) else { return };
     hosts.rbr(&["stanza-create"]).success();
     // The first process of each worker ends early
     hosts.set_client(&format!(

@@ -7,21 +7,22 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::options::ConfigRequest;
 use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Dialect};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Kept, Received};
 use super::{RemoteSettings, Way, tls};
+use crate::log::Inherited;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The size of the buffer between the client's output and messages.
@@ -29,6 +30,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
 /// dead.
 const IDLE: Duration = Duration::from_secs(30);
+/// The most warnings of a server that are logged.
+const WARNINGS_MAX: usize = 1000;
 /// How often a wait looks for a cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the server may take to end after the connection was closed.
@@ -128,6 +131,8 @@ struct Shared {
     link: Mutex<Box<dyn Link>>,
     /// The thread that keeps the connection alive stops.
     stop: (Mutex<bool>, Condvar),
+    /// Answers may contain warnings.
+    has_warnings: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,6 +148,7 @@ impl Shared {
             begun: Instant::now(),
             link: Mutex::new(link),
             stop: (Mutex::new(false), Condvar::new()),
+            has_warnings: AtomicBool::new(false),
         }
     }
 
@@ -207,6 +213,8 @@ pub(crate) struct Connection {
     timeout: Duration,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// What both sides can do beyond pgBackRest's protocol.
+    capabilities: OnceLock<Capabilities>,
 }
 
 impl Connection {
@@ -232,9 +240,13 @@ impl Connection {
             timeout: settings.timeout,
             shared: Arc::new(Shared::new(link, output)),
             threads: Vec::new(),
+            capabilities: OnceLock::new(),
         };
         let (sender, greeted) = channel();
-        connection.start_thread("remote-read", move |shared| read(input, &sender, shared))?;
+        let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
+        connection.start_thread("remote-read", move |shared| {
+            collected.during(|| read(input, &sender, shared, &name));
+        })?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
@@ -247,8 +259,18 @@ impl Connection {
             let arguments = arguments.iter().map(String::as_str).collect();
             connection.call(&Call::Config(ConfigRequest { arguments }))?;
         }
-        connection.call(&Call::Noop)?;
+        // pgBackRest passes over what is offered, and answers without data
+        let own = Capabilities::own();
+        let answer = connection.call(&Call::Offer(own.clone()))?;
+        let common = own.common(&Capabilities::decode(answer.data())?);
+        connection.shared.has_warnings.store(common.has(Capability::Warnings), Ordering::Relaxed);
+        let _ = connection.capabilities.set(common);
         Ok(connection)
+    }
+
+    /// Returns whether both sides can do this.
+    pub(crate) fn has(&self, capability: Capability) -> bool {
+        self.capabilities.get().is_some_and(|common| common.has(capability))
     }
 
     /// Returns whether nothing can be sent any more.
@@ -357,14 +379,19 @@ fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     (begin, begin + part.len())
 }
 
-/// Reads the greeting and all answers.
-fn read(input: Box<dyn Read + Send>, greeted: &Sender<std::result::Result<&'static Dialect, End>>, shared: &Shared) {
+/// Reads the greeting and all answers. `name` is that of the server, for its warnings.
+fn read(
+    input: Box<dyn Read + Send>,
+    greeted: &Sender<std::result::Result<&'static Dialect, End>>,
+    shared: &Shared,
+    name: &str,
+) {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { reader: input, has_ended: false });
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
-            read_answers(&mut input, shared)
+            read_answers(&mut input, shared, name)
         }
         Err(error) => error,
     };
@@ -399,7 +426,8 @@ pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect
 }
 
 /// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
-fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
+fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
+    let mut warnings_left = WARNINGS_MAX;
     let kept = Kept::default();
     loop {
         let mut message = Vec::new();
@@ -410,6 +438,16 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
             Ok(answer) => answer.session,
             Err(error) => return error,
         };
+        if shared.has_warnings.load(Ordering::Relaxed) {
+            match AnswerMessage::warnings(&message) {
+                Ok(warnings) => {
+                    let some = warnings.iter().take(warnings_left);
+                    some.for_each(|text| crate::warn!("raised from {name}: {text}"));
+                    warnings_left = warnings_left.saturating_sub(warnings.len());
+                }
+                Err(error) => return error,
+            }
+        }
         let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
             return Error::new(ErrorCode::Protocol, "answer without a request");
         };

@@ -1,5 +1,6 @@
 //! Reads a file on the other host as it is.
 
+use std::collections::VecDeque;
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
@@ -10,22 +11,91 @@ use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 use super::{Connection, PendingAnswer};
 use crate::{Error, ErrorCode, Result};
 
-/// A file that is read. The next chunk is on its way while this one is used.
-pub(crate) struct RemoteReader {
+/// Bytes that are asked for before they are needed. The server decides how large chunks are. If the file ends earlier, it
+/// answers the rest of the requests with errors that nobody reads.
+const AHEAD_BYTES: usize = 4 << 20;
+/// The most chunks that are asked for before they are needed.
+const CHUNKS_AHEAD_MAX: usize = 8;
+
+/// A file whose opening was asked for.
+pub(crate) struct RemoteOpening {
+    session: RemoteSession,
+    /// None once somebody waits for the answer.
+    opened: Option<PendingAnswer>,
+    limit: Option<u64>,
+}
+
+/// A session that reads. Dropping it drops the session on the server, unless that has ended it.
+struct RemoteSession {
     connection: Arc<Connection>,
-    session: u64,
+    number: u64,
+    is_open: bool,
+}
+
+impl Drop for RemoteSession {
+    fn drop(&mut self) {
+        if self.is_open {
+            // The connection goes on without the answer
+            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(self.number)));
+        }
+    }
+}
+
+/// A file that is read. The next chunks are on their way while this one is used.
+pub(crate) struct RemoteReader {
+    session: RemoteSession,
     /// Bytes that may still come.
     left: u64,
     chunk: Cursor<Vec<u8>>,
-    next: Next,
+    asked: VecDeque<PendingAnswer>,
+    /// A read that continued after an error must not look like the end of the file.
+    has_failed: bool,
 }
 
-/// What follows the current chunk.
-enum Next {
-    Pending(PendingAnswer),
-    End,
-    /// A read that continued after an error must not look like the end of the file.
-    Failed,
+impl RemoteOpening {
+    /// Asks for a file, of which at most `limit` bytes from `offset` on are read.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn send(connection: &Arc<Connection>, path: &str, offset: u64, limit: Option<u64>) -> Result<Self> {
+        let request = ReadRequest { path, offset, limit, version: None, filters: Vec::new() };
+        let opened = connection.send(&Call::ReadOpen(request), None)?;
+        let session = RemoteSession { connection: Arc::clone(connection), number: opened.session, is_open: true };
+        Ok(RemoteOpening { session, opened: Some(opened), limit })
+    }
+
+    /// Waits until the file is open; `None` if it is missing.
+    ///
+    /// # Errors
+    /// The server's error, or the error that ended the connection.
+    pub(crate) fn wait(mut self) -> Result<Option<RemoteReader>> {
+        let opened = self.opened.take();
+        let opened = opened.ok_or_else(|| Error::new(ErrorCode::Assert, "file was opened before"))?;
+        let answer = match opened.wait() {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.session.is_open = false;
+                return Err(error);
+            }
+        };
+        self.session.is_open = !answer.is_closed;
+        let data = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
+            ReadAnswer::Missing => {
+                self.session.is_open = false;
+                return Ok(None);
+            }
+            ReadAnswer::Chunk(chunk) => chunk.data.to_vec(),
+        };
+        let mut reader = RemoteReader {
+            session: self.session,
+            left: self.limit.unwrap_or(u64::MAX),
+            chunk: Cursor::new(Vec::new()),
+            asked: VecDeque::new(),
+            has_failed: false,
+        };
+        reader.accept(data)?;
+        Ok(Some(reader))
+    }
 }
 
 impl RemoteReader {
@@ -39,43 +109,41 @@ impl RemoteReader {
         offset: u64,
         limit: Option<u64>,
     ) -> Result<Option<Self>> {
-        let request = ReadRequest { path, offset, limit, version: None, filters: Vec::new() };
-        let sent = connection.send(&Call::ReadOpen(request), None)?;
-        let session = sent.session;
-        let answer = sent.wait()?;
-        let is_closed = answer.is_closed;
-        let data = match ReadAnswer::decode(answer.data(), is_closed)? {
-            ReadAnswer::Missing => return Ok(None),
-            ReadAnswer::Chunk(chunk) => chunk.data.to_vec(),
-        };
-        let mut reader = RemoteReader {
-            connection: Arc::clone(connection),
-            session,
-            left: limit.unwrap_or(u64::MAX),
-            chunk: Cursor::new(Vec::new()),
-            next: Next::Failed,
-        };
-        reader.accept(data, is_closed)?;
-        Ok(Some(reader))
+        RemoteOpening::send(connection, path, offset, limit)?.wait()
     }
 
     /// Returns whether the next read does not wait.
     pub(crate) fn is_buffered(&self) -> bool {
-        self.chunk.position() < self.chunk.get_ref().len() as u64 || !matches!(self.next, Next::Pending(_))
+        self.chunk.position() < self.chunk.get_ref().len() as u64 || !self.session.is_open || self.has_failed
     }
 
-    fn accept(&mut self, data: Vec<u8>, is_closed: bool) -> Result<()> {
+    /// Takes a chunk, and asks for the next ones.
+    fn accept(&mut self, data: Vec<u8>) -> Result<()> {
         let size = data.len() as u64;
         if size > self.left {
             return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
         }
         self.left -= size;
         self.chunk = Cursor::new(data);
-        self.next = match is_closed {
-            true => Next::End,
-            false => Next::Pending(self.connection.send(&Call::ReadNext, Some(self.session))?),
-        };
+        if !self.session.is_open {
+            return Ok(());
+        }
+        // One more than there is data, because the server may only then know the end
+        let size = size.max(1);
+        let chunks_left = usize::try_from(self.left / size).unwrap_or(usize::MAX).saturating_add(1);
+        let ahead = usize::try_from(AHEAD_BYTES as u64 / size).unwrap_or(CHUNKS_AHEAD_MAX).clamp(1, CHUNKS_AHEAD_MAX);
+        while self.asked.len() < ahead.min(chunks_left) {
+            self.asked.push_back(self.session.connection.send(&Call::ReadNext, Some(self.session.number))?);
+        }
         Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let next = self.asked.pop_front();
+        let answer = next.ok_or_else(|| Error::new(ErrorCode::Assert, "no chunk was asked for"))?.wait()?;
+        self.session.is_open = !answer.is_closed;
+        let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
+        self.accept(data)
     }
 }
 
@@ -86,26 +154,15 @@ impl Read for RemoteReader {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let next = match std::mem::replace(&mut self.next, Next::Failed) {
-                Next::Pending(next) => next,
-                Next::End => {
-                    self.next = Next::End;
-                    return Ok(0);
-                }
-                Next::Failed => return Err(io::Error::other("unable to continue a read that failed")),
-            };
-            let answer = next.wait()?;
-            let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
-            self.accept(data, answer.is_closed)?;
-        }
-    }
-}
-
-impl Drop for RemoteReader {
-    fn drop(&mut self) {
-        if !matches!(self.next, Next::End) {
-            // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(self.session)));
+            if self.has_failed {
+                return Err(io::Error::other("unable to continue a read that failed"));
+            }
+            if !self.session.is_open {
+                return Ok(0);
+            }
+            self.has_failed = true;
+            self.next()?;
+            self.has_failed = false;
         }
     }
 }

@@ -31,9 +31,14 @@ const MAP_STORED_BYTES: u64 = 5;
 /// An estimate of the memory that the filter uses.
 pub(super) fn memory_bytes(filter: &BlockFilter<'_>) -> u64 {
     let compression = filter.compression.as_ref().and_then(|filter| compression(filter).ok());
-    let map = filter.prior_map.map_or(0, |map| map.len() as u64 / MAP_STORED_BYTES * MAP_ENTRY_BYTES);
+    let map = map_bytes(filter.prior_map);
     let blocks = filter.super_block_size.saturating_add(filter.block_size).saturating_mul(2);
     compression.map_or(0, Compression::memory_bytes_max).saturating_add(map).saturating_add(blocks)
+}
+
+/// An estimate of the memory of a map that is decoded.
+pub(super) fn map_bytes(stored: Option<&[u8]>) -> u64 {
+    stored.map_or(0, |map| map.len() as u64 / MAP_STORED_BYTES * MAP_ENTRY_BYTES)
 }
 
 /// Stores the blocks that changed.
@@ -55,9 +60,7 @@ impl BlockConvert {
     /// [`ErrorCode::Format`] for sizes out of range and a map that is damaged.
     pub(super) fn new(filter: &BlockFilter<'_>, grown: &Grown) -> Result<(Self, Shared<Option<u64>>)> {
         let (block_size, checksum_size) = sizes(filter.block_size, filter.checksum_size)?;
-        if filter.super_block_size > SUPER_BLOCK_BYTES_MAX {
-            return Err(invalid("super block size"));
-        }
+        check_super_block_size(filter.super_block_size)?;
         let prior = filter.prior_map.map(|map| BlockMap::read(map, block_size, checksum_size)).transpose()?;
         let compression = filter.compression.as_ref().map_or(Ok(Compression::NONE), compression)?;
         let cipher = match &filter.cipher {
@@ -109,7 +112,19 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorCode::Format, format!("{what} of a block filter is not valid"))
 }
 
-fn sizes(block_size: u64, checksum_size: u64) -> Result<(u32, u8)> {
+/// Returns the size of a super block if it is in range.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(super) fn check_super_block_size(size: u64) -> Result<u64> {
+    if size > SUPER_BLOCK_BYTES_MAX { Err(invalid("super block size")) } else { Ok(size) }
+}
+
+/// Returns the sizes of blocks and checksums if they are in range.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(super) fn sizes(block_size: u64, checksum_size: u64) -> Result<(u32, u8)> {
     let block =
         u32::try_from(block_size).ok().filter(|size| (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&u64::from(*size)));
     let checksum = u8::try_from(checksum_size).ok();

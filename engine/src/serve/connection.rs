@@ -9,10 +9,11 @@ use protocol::call::CallKind;
 use protocol::greeting::{self, Service};
 use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
 use protocol::pack::{Packed, read_message};
-use protocol::{Call, Dialect};
+use protocol::{Call, Capabilities, Dialect};
 
-use super::Served;
-use super::handlers::{Handlers, is_known};
+use super::handlers::Handlers;
+use super::{Served, ServedLocks};
+use crate::log::WarningInbox;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest request, in bytes. pgBackRest's largest ones contain a block of `buffer-size`, which is at most 16 MiB, or
@@ -35,6 +36,8 @@ pub struct Server<R, W> {
     /// The request that is being answered.
     message: Vec<u8>,
     session: u64,
+    /// Warnings that the client has not got yet.
+    warned: WarningInbox,
 }
 
 impl<R: Read, W: Write> Server<R, W> {
@@ -44,7 +47,8 @@ impl<R: Read, W: Write> Server<R, W> {
     /// [`ErrorCode::FileWrite`]
     pub fn greet(input: R, output: W) -> Result<Self> {
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let mut server = Server { input, output, dialect: Dialect::NEWEST, message: Vec::new(), session: 0 };
+        let (message, warned) = (Vec::new(), WarningInbox::default());
+        let mut server = Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned };
         let line = greeting::encode(Service::Remote, server.dialect);
         let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
         written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
@@ -111,19 +115,26 @@ impl<R: Read, W: Write> Server<R, W> {
     /// [`ErrorCode::Format`] if the input ends or is no request, and those that end a connection, which the client was
     /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
     pub fn serve(mut self, served: Served) -> Result<()> {
-        let first = match self.read_first() {
-            Ok(Some(CallKind::Noop)) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
-            Ok(_) => Err(Error::new(ErrorCode::Format, "noop expected")),
+        let first = self.read_first().and_then(|command| match command {
+            Some(CallKind::Noop) => self.offered(),
+            _ => Err(Error::new(ErrorCode::Format, "noop expected")),
+        });
+        let first = match first {
             Err(error) if error.code == ErrorCode::Term => return Err(error),
-            Err(error) => Err(error),
+            first => {
+                first.and_then(|offered| Ok((offered, served.locks.as_ref().map(ServedLocks::acquire).transpose()?)))
+            }
         };
         // Held until the end of the connection
-        let _locks = match first {
-            Ok(locks) => locks,
+        let (offered, _locks) = match first {
+            Ok(first) => first,
             Err(error) => return self.refuse(&error),
         };
-        self.accept()?;
-        let mut handlers = Handlers::new(served);
+        // A client that offers nothing gets the bytes that pgBackRest sends
+        let common = offered.map(|offered| Capabilities::own().common(&offered));
+        let data = common.as_ref().map(Capabilities::encode);
+        send(&mut self.output, &AnswerMessage::encode(self.session, false, data))?;
+        let mut handlers = Handlers::new(served, common.unwrap_or_default());
         loop {
             match self.next(&mut handlers) {
                 Ok(true) => {}
@@ -145,6 +156,14 @@ impl<R: Read, W: Write> Server<R, W> {
         Ok(self.dialect.command(request.command))
     }
 
+    /// Returns the capabilities in the first request; `None` if it has no list.
+    fn offered(&self) -> Result<Option<Capabilities>> {
+        match Self::call(&self.message, self.dialect)? {
+            Call::Offer(offered) => Ok(Some(offered)),
+            _ => Ok(None),
+        }
+    }
+
     fn call<'a>(message: &'a [u8], dialect: &Dialect) -> Result<Call<'a>> {
         Call::decode(&RequestMessage::decode(message)?, dialect)
     }
@@ -154,21 +173,29 @@ impl<R: Read, W: Write> Server<R, W> {
         read_message(&mut self.input, &mut self.message, REQUEST_BYTES_MAX)?;
         let request = RequestMessage::decode(&self.message)?;
         self.session = request.session;
-        if !is_known(request.command, self.dialect) {
+        if !handlers.knows(request.command, self.dialect) {
             let text = format!("invalid request '{}' (0x{:x})", request.command, request.command.0);
             return Err(Error::new(ErrorCode::Protocol, text));
         }
+        let warned = handlers.passes_warnings().then_some(&self.warned);
         let reply = Call::decode(&request, self.dialect).and_then(|call| match call {
             Call::Exit => Ok(None),
-            call => handlers.handle(&call, request.session).map(Some),
+            call => match warned {
+                Some(warned) => warned.during(|| handlers.handle(&call, request.session)),
+                None => handlers.handle(&call, request.session),
+            }
+            .map(Some),
         });
+        let warnings = warned.map(WarningInbox::take).unwrap_or_default();
         let message = match &reply {
             Ok(None) => return Ok(false),
-            Ok(Some(reply)) => handlers.message(self.session, reply),
+            Ok(Some(reply)) => handlers.message(self.session, reply, &warnings),
             Err(error) if matches!(error.code, ErrorCode::Assert | ErrorCode::Term) => {
                 return reply.map(|_| false);
             }
-            Err(error) => AnswerMessage::encode_error(Some(self.session), &ErrorAnswer::from(error)),
+            Err(error) => {
+                AnswerMessage::encode_error_with_warnings(Some(self.session), &ErrorAnswer::from(error), &warnings)
+            }
         };
         send(&mut self.output, &message)?;
         Ok(true)

@@ -17,6 +17,7 @@ use super::area::{DataArea, RepositoryArea};
 use super::entry::{self, Asked, FileInfo, Names, failed};
 use super::stages::Stage;
 use super::{RepositoryKind, ServedRepository, ServedStorage};
+use crate::pg::data_dir::DataDir;
 use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
@@ -158,6 +159,31 @@ impl Files {
         match self {
             Files::Data(area, _) => open_file(&area.reach(path)?),
             Files::Repository(_) => Err(super::area::refuse(path, "it is not in a data directory of PostgreSQL")),
+        }
+    }
+
+    /// The data directory, of which whole files are copied.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`] for a repository.
+    pub(super) fn data_dir(&self) -> Result<DataDir> {
+        match self {
+            Files::Data(area, _) => Ok(DataDir::new(area.base())),
+            Files::Repository(repository) => {
+                Err(super::area::refuse(&repository.path, "it is not a data directory of PostgreSQL"))
+            }
+        }
+    }
+
+    /// Checks that a client may reach the file of the data directory with this manifest name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`]
+    pub(super) fn check_name(&self, name: &str) -> Result<()> {
+        let path = self.data_dir()?.file_path(name);
+        match (self, path.to_str()) {
+            (Files::Data(area, _), Some(path)) => area.reach(path).map(drop),
+            _ => Err(super::area::refuse(name, "it is not a file of the data directory")),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use protocol::options::OptionValue;
-use protocol::{Call, Dialect};
+use protocol::{Call, Capabilities, Dialect};
 use repo_format::layout::RepoPath;
 
 use super::{RepositoryKind, Served, ServedOptions, ServedRepository, ServedStorage, Server};
@@ -36,12 +36,16 @@ impl ServedOptions for NoOptions {
     }
 }
 
-struct Answers(usize);
+#[derive(Default)]
+struct Answers(Vec<u8>);
 
 impl Write for Answers {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0 += buffer.len();
-        if self.0 > ANSWER_BYTES_MAX { Err(io::ErrorKind::StorageFull.into()) } else { Ok(buffer.len()) }
+        if self.0.len() + buffer.len() > ANSWER_BYTES_MAX {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.extend_from_slice(buffer);
+        Ok(buffer.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -67,7 +71,7 @@ pub fn served_requests(data: &[u8]) {
     let mut stream = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
     stream.extend_from_slice(data);
     // Any error is a right one
-    let _ = Server::greet(stream.as_slice(), Answers(0)).and_then(|server| server.serve(served));
+    let _ = Server::greet(stream.as_slice(), Answers::default()).and_then(|server| server.serve(served));
     let paths = storage.paths();
     assert!(paths.iter().any(|path| path == FOREIGN));
     let is_inside = |path: &String| {
@@ -77,4 +81,21 @@ pub fn served_requests(data: &[u8]) {
         })
     };
     assert!(paths.iter().all(is_inside), "{paths:?}");
+}
+
+/// The requests of a client that is rbr, after the first one, to a data directory: this one, which is part of the source.
+/// The text of no file beside it must come.
+pub fn served_jobs(data: &[u8]) {
+    let storage = ServedStorage::DataDirectory(concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/worker").into());
+    let mut served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
+    served.block_bytes = 1000;
+    let mut stream = Call::Offer(Capabilities::own()).encode(1, Dialect::NEWEST).to_vec();
+    stream.extend(Call::Features.encode(2, Dialect::NEWEST).to_vec());
+    stream.extend_from_slice(data);
+    let mut answers = Answers::default();
+    // Any error is a right one
+    let _ = Server::greet(stream.as_slice(), &mut answers).and_then(|server| server.serve(served));
+    let outside = include_bytes!("../serve.rs");
+    let outside = outside.get(..40).unwrap_or_default();
+    assert!(!answers.0.windows(outside.len()).any(|window| window == outside));
 }

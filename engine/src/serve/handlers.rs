@@ -10,7 +10,7 @@ use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
     Chunk, InfoAnswer, InfoRequest, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
-use protocol::{Call, StringId};
+use protocol::{Call, Capabilities, Capability, Dialect, StringId};
 
 use super::Served;
 use super::database::DatabaseSession;
@@ -19,6 +19,7 @@ use super::files::Files;
 use super::filters::OwnedResult;
 use super::memory::{Budget, Grown, MEMORY_BYTES_MAX};
 use super::read::{ReadSession, SentChunk};
+use super::worker::{StoredChunk, WorkerSession, Workers};
 use super::write::WriteSession;
 use crate::{Error, ErrorCode, Result};
 
@@ -32,6 +33,7 @@ enum Session {
     Read(ReadSession),
     Write(Box<WriteSession>),
     Database(Box<DatabaseSession>),
+    Worker(Box<WorkerSession>),
 }
 
 impl Session {
@@ -40,6 +42,7 @@ impl Session {
             Session::Read(session) => session.memory_bytes(),
             Session::Write(session) => session.memory_bytes(),
             Session::Database(_) => 0,
+            Session::Worker(session) => session.memory_bytes(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Session {
             (Session::Read(_), CallKind::StorageRead | CallKind::StorageReadMany)
                 | (Session::Write(_), CallKind::StorageWrite)
                 | (Session::Database(_), CallKind::Database)
+                | (Session::Worker(_), CallKind::Copy)
         )
     }
 }
@@ -68,6 +72,8 @@ enum Data {
         opens: bool,
     },
     Results(Vec<OwnedResult>),
+    /// A chunk of a job in the block.
+    Job(StoredChunk),
 }
 
 impl Reply {
@@ -94,16 +100,32 @@ pub(super) struct Handlers {
     grown: Grown,
     /// Where chunks are read to.
     block: Vec<u8>,
+    /// What both sides can do beyond pgBackRest's protocol.
+    capabilities: Capabilities,
+    workers: Workers,
 }
 
 impl Handlers {
-    pub(super) fn new(served: Served) -> Self {
+    /// `capabilities` are those of both sides.
+    pub(super) fn new(served: Served, capabilities: Capabilities) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        Handlers { served, files: None, sessions: HashMap::new(), grown: Grown::default(), block }
+        let (sessions, grown, workers) = (HashMap::new(), Grown::default(), Workers::default());
+        Handlers { served, files: None, sessions, grown, block, capabilities, workers }
     }
 
-    /// The message with a reply.
-    pub(super) fn message<'a>(&'a self, session: u64, reply: &'a Reply) -> Packed<'a> {
+    /// Returns whether a command has a handler here. The others belong to the connection.
+    pub(super) fn knows(&self, command: StringId, dialect: &Dialect) -> bool {
+        let command = dialect.command(command).filter(|command| *command != CallKind::Config);
+        command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
+    }
+
+    /// Returns whether the client gets warnings.
+    pub(super) fn passes_warnings(&self) -> bool {
+        self.capabilities.has(Capability::Warnings)
+    }
+
+    /// The message with a reply, and with warnings.
+    pub(super) fn message<'a>(&'a self, session: u64, reply: &'a Reply, warnings: &[String]) -> Packed<'a> {
         fn results(results: &[OwnedResult]) -> Vec<protocol::filter::FilterResult<'_>> {
             results.iter().map(OwnedResult::result).collect()
         }
@@ -115,9 +137,10 @@ impl Handlers {
                 let chunk = Chunk { data, results: chunk.results.as_deref().map(results) };
                 Some(if *opens { ReadAnswer::Chunk(chunk).encode() } else { chunk.encode() })
             }
+            Data::Job(chunk) => Some(chunk.answer(&self.block).encode()),
             Data::Results(owned) => Some(WriteAnswer { results: results(owned) }.encode()),
         };
-        AnswerMessage::encode(session, reply.is_closed, data)
+        AnswerMessage::encode_with_warnings(session, reply.is_closed, data, warnings)
     }
 
     /// Handles a request of the session with this number.
@@ -168,6 +191,11 @@ impl Handlers {
                 }
                 let database = DatabaseSession::open(self.served.database.as_ref(), &self.served.cancel)?;
                 self.enter(session, Session::Database(Box::new(database)))
+            }
+            Call::WorkerOpen(request) => {
+                let data_dir = self.files()?.data_dir()?;
+                let worker = self.workers.begin(request, data_dir, &self.budget(), &self.served.cancel)?;
+                self.enter(session, Session::Worker(Box::new(worker)))
             }
             // The rest belongs to the connection or to a session
             _ => Reply::empty(),
@@ -273,6 +301,14 @@ impl Handlers {
                 }
                 written.map(|()| Reply::empty())
             }
+            (Call::JobBegin(_) | Call::JobNext, Session::Worker(_)) => {
+                let chunk = self.job(call, number);
+                if chunk.is_err() {
+                    // The worker may have half a stream
+                    self.sessions.remove(&number);
+                }
+                Ok(Reply { data: Data::Job(chunk?), is_closed: false })
+            }
             (Call::DatabaseQuery(request), Session::Database(database)) => Ok(Reply::pack(database.query(request)?)),
             (Call::Close(_), _) => match self.sessions.remove(&number) {
                 Some(Session::Write(writing)) => {
@@ -287,15 +323,22 @@ impl Handlers {
             }
         }
     }
+
+    /// Begins a job, if there is one, and returns the next chunk.
+    fn job(&mut self, call: &Call<'_>, number: u64) -> Result<StoredChunk> {
+        let (files, budget) = (Arc::clone(self.files()?), self.budget());
+        let Some(Session::Worker(worker)) = self.sessions.get_mut(&number) else {
+            return Err(Error::new(ErrorCode::Assert, "session has no worker"));
+        };
+        if let Call::JobBegin(request) = call {
+            worker.begin(request, &files, &budget)?;
+        }
+        worker.next(&mut self.block, &self.served.cancel)
+    }
 }
 
-fn too_many(what: &str) -> Error {
+pub(super) fn too_many(what: &str) -> Error {
     Error::new(ErrorCode::Access, format!("too many {what}"))
-}
-
-/// Whether a command has a handler here. The others belong to the connection.
-pub(super) fn is_known(command: StringId, dialect: &protocol::Dialect) -> bool {
-    dialect.command(command).is_some_and(|command| command != CallKind::Config)
 }
 
 #[cfg(test)]

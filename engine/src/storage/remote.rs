@@ -3,23 +3,24 @@
 //! Files are stored and read as they are: this host compresses and encrypts. Source of the requests: pgBackRest
 //! `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use protocol::Call;
 use protocol::call::CallKind;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
     FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
     PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures, WriteAnswer, WriteRequest,
 };
+use protocol::{Call, Capability};
 use repo_format::cipher::Passphrase;
 
 use super::{
-    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoReader, RepoStorage,
-    RepoWriter, WriteOptions,
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
+    RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteReader, RemoteSettings};
+use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -28,6 +29,10 @@ const FILE_MODE: u32 = 0o640;
 const PATH_MODE: u32 = 0o750;
 /// Bytes that are written with one request, which is what pgBackRest uses by default.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Blocks of a file that are sent before the first answer is read.
+const BLOCKS_AHEAD_MAX: usize = 4;
+/// Reads of one job that are begun before they are needed.
+const READS_AHEAD: usize = 4;
 /// Requests to remove that are sent before the first answer is read.
 const REMOVED_AT_ONCE: usize = 100;
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
@@ -156,6 +161,21 @@ impl RepoStorage for RemoteStorage {
         Ok(reader.map(|reader| Box::new(reader) as Box<dyn RepoReader>))
     }
 
+    fn read_ahead(&self) -> ReadAhead {
+        ReadAhead { prefetch: READS_AHEAD, ..ReadAhead::NEAR }
+    }
+
+    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
+        if range.limit == Some(0) {
+            return PendingRead::opened(self.read(path, range));
+        }
+        let reader = |reader| Box::new(reader) as Box<dyn RepoReader>;
+        match RemoteOpening::send(&self.connection, &self.absolute(path), range.offset, range.limit) {
+            Ok(opening) => PendingRead::later(move || Ok(opening.wait()?.map(reader))),
+            Err(error) => PendingRead::opened(Err(error)),
+        }
+    }
+
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let absolute = self.absolute(path);
         let request = WriteRequest {
@@ -178,7 +198,7 @@ impl RepoStorage for RemoteStorage {
             session,
             temporary: options.atomic.then(|| format!("{absolute}{TEMPORARY_SUFFIX}")),
             block: Vec::new(),
-            unanswered: Some(sent),
+            unanswered: VecDeque::from([sent]),
             state: WriterState::Opening,
         }))
     }
@@ -258,37 +278,45 @@ enum WriterState {
     Finished,
 }
 
-/// A file that is written. A block is on its way while the next one is filled.
+/// A file that is written. Blocks are on their way while the next one is filled, also before the server has answered that
+/// the file is open.
 struct RemoteWriter {
     connection: Arc<Connection>,
     session: u64,
     /// The name of an atomic file until it is complete.
     temporary: Option<String>,
     block: Vec<u8>,
-    unanswered: Option<PendingAnswer>,
+    unanswered: VecDeque<PendingAnswer>,
     state: WriterState,
 }
 
 impl RemoteWriter {
-    /// Waits for the answer to what was sent last.
-    fn confirm(&mut self) -> Result<Option<Answer>> {
-        let answer = self.unanswered.take().map(PendingAnswer::wait).transpose();
-        match (&answer, self.state) {
-            (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
-            (Ok(_), _) => {}
-            // Without a file of this writer there is none to remove
-            (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
-            (Err(_), _) => self.state = WriterState::Failed,
+    /// Waits for answers until this many are still to come. Returns the last one.
+    fn confirm(&mut self, left: usize) -> Result<Option<Answer>> {
+        let mut last = None;
+        while self.unanswered.len() > left
+            && let Some(unanswered) = self.unanswered.pop_front()
+        {
+            let answer = unanswered.wait();
+            match (&answer, self.state) {
+                (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
+                (Ok(_), _) => {}
+                // Without a file of this writer there is none to remove
+                (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
+                (Err(_), _) => self.state = WriterState::Failed,
+            }
+            // The first error says why, those of later blocks only that there is no such session
+            last = Some(answer?);
         }
-        answer
+        Ok(last)
     }
 
     fn send(&mut self, call: &Call<'_>) -> Result<()> {
         if matches!(self.state, WriterState::Failed | WriterState::Finished) {
             return Err(Error::new(ErrorCode::FileWrite, "unable to continue a write that failed"));
         }
-        self.confirm()?;
-        self.unanswered = Some(self.connection.send(call, Some(self.session))?);
+        self.confirm(BLOCKS_AHEAD_MAX)?;
+        self.unanswered.push_back(self.connection.send(call, Some(self.session))?);
         Ok(())
     }
 
@@ -325,8 +353,12 @@ impl RepoWriter for RemoteWriter {
         if !self.block.is_empty() {
             self.send_block()?;
         }
+        if !self.connection.has(Capability::WholeWrites) {
+            // The server would complete a file that lacks a block
+            self.confirm(0)?;
+        }
         self.send(&Call::Close(CallKind::StorageWrite))?;
-        let answer = self.confirm()?;
+        let answer = self.confirm(0)?;
         WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
         self.state = WriterState::Finished;
         Ok(())
@@ -345,3 +377,6 @@ impl Drop for RemoteWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

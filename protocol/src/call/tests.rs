@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::StringId;
+use crate::copy::{RequestedBlocks, RequestedFile};
 use crate::database::Expected;
 use crate::filter::{
     BlockFilter, CipherFilter, CipherHeader, CipherKey, Codec, CompressFilter, Digest, Direction, Filter,
@@ -152,19 +153,61 @@ impl Values {
         }
     }
 
+    fn worker(&self) -> WorkerRequest<'_> {
+        WorkerRequest {
+            compression: self.flags[0].then(|| (self.codec(), self.small[0] as i32)),
+            passphrase: self.flags[1].then_some(PassphraseBytes(&self.bytes)),
+            bundle_raw: self.flags[2],
+            reference: self.small[0],
+            page_size: self.small[1],
+            page_header_check: self.flags[3],
+            compare_buffer_bytes: self.numbers[0],
+            version_force: self.flags[0].then_some(&*self.texts[0]),
+            network_level: self.flags[1].then_some(self.small[1] as i32),
+        }
+    }
+
+    fn job(&self) -> JobRequest<'_> {
+        let blocks = RequestedBlocks {
+            block_size: self.small[0],
+            checksum_size: self.small[1],
+            super_block_size: self.numbers[0],
+            prior_map: self.flags[2].then_some(&*self.bytes),
+        };
+        let file = |name, is_first: bool| RequestedFile {
+            name,
+            compares: self.flags[0] == is_first,
+            size: self.numbers[0],
+            size_original: self.numbers[1],
+            exact_size: self.flags[1],
+            has_reference: self.flags[2],
+            checksum: is_first.then_some(&*self.bytes),
+            page_check: self.flags[3],
+            blocks: (self.flags[0] != is_first).then_some(blocks),
+        };
+        let files = vec![file(&*self.texts[0], true), file(&*self.texts[1], false)];
+        JobRequest { bundle_id: self.flags[3].then_some(self.numbers[2]), files }
+    }
+
     fn calls(&self) -> Vec<Call<'_>> {
         let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
         let expected = Expected::ALL[self.small[0] as usize % 4];
         let mut calls = self.storage_calls();
         calls.extend([
             Call::Noop,
+            Call::Offer(Capabilities::own()),
+            Call::Offer(Capabilities::default()),
             Call::Exit,
             Call::Config(ConfigRequest { arguments: texts.clone() }),
             Call::Options(OptionsRequest { names: texts }),
             Call::DatabaseOpen,
             Call::DatabaseQuery(QueryRequest { expected, sql: &self.texts[0] }),
+            Call::WorkerOpen(self.worker()),
+            Call::JobBegin(JobRequest { bundle_id: None, files: Vec::new() }),
+            Call::JobBegin(self.job()),
+            Call::JobNext,
         ]);
-        let sessions = CallKind::ALL.into_iter().filter(|command| command.has_sessions());
+        let sessions = CallKind::ALL.into_iter().chain(CallKind::OWN).filter(|command| command.has_sessions());
         calls.extend(sessions.flat_map(|command| [Call::Close(command), Call::Cancel(command)]));
         calls
     }

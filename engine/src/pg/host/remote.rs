@@ -9,6 +9,7 @@
 
 mod files;
 mod filters;
+mod jobs;
 mod open_files;
 mod queries;
 mod stream;
@@ -19,15 +20,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use protocol::Call;
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use protocol::{Call, Capability};
 use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
 use self::files::RemoteFiles;
 use self::filters::block_filters;
-use self::open_files::OpenFiles;
+use self::jobs::JobWorker;
+use self::open_files::{OpenFiles, files_max};
 use self::queries::RemoteConnection;
 use self::stream::FileRequest;
 use self::worker::RemoteWorker;
@@ -210,12 +212,12 @@ impl PgHost for RemoteHost {
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
         let open_files = Arc::clone(&self.worker(number)?.open_files);
-        Ok(Box::new(RemoteWorker::new(
-            connection,
-            open_files,
-            Arc::clone(&self.settings),
-            FileEncoder::new(rules, turn),
-        )))
+        // All threads of a worker have a codec there
+        let has_jobs = connection.has(Capability::CopyJobs)
+            && files_max(rules.compression) >= u64::from(self.concurrency().jobs_per_worker);
+        let encoder = FileEncoder::new(rules, turn);
+        let worker = RemoteWorker::new(connection, open_files, Arc::clone(&self.settings), encoder);
+        Ok(if has_jobs { Box::new(JobWorker::new(worker, turn)) } else { Box::new(worker) })
     }
 }
 

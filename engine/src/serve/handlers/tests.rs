@@ -29,7 +29,7 @@ fn handlers(path: &Path) -> Handlers {
     };
     let mut served = Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), CancelToken::new());
     served.block_bytes = 4;
-    let mut handlers = Handlers::new(served);
+    let mut handlers = Handlers::new(served, Capabilities::default());
     handlers.handle(&Call::Features, 0).unwrap();
     handlers
 }

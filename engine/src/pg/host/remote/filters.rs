@@ -42,8 +42,7 @@ pub(super) struct FileFilters<'a> {
 impl<'a> FileFilters<'a> {
     /// Whether stored bytes differ from the file's.
     pub(super) fn transforms(&self) -> bool {
-        let CopyRules { compression, cipher, .. } = self.rules;
-        self.file.block.is_some() || compression.kind != CompressType::None || !cipher.is_none()
+        transforms(self.rules, self.file)
     }
 
     /// The filters in the order in which they run.
@@ -76,13 +75,7 @@ impl<'a> FileFilters<'a> {
     }
 
     fn compress(&self, is_raw: bool) -> Option<CompressFilter> {
-        let codec = match self.rules.compression.kind {
-            CompressType::None => return None,
-            CompressType::Bz2 => Codec::Bz2,
-            CompressType::Gz => Codec::Gz,
-            CompressType::Lz4 => Codec::Lz4,
-            CompressType::Zst => Codec::Zst,
-        };
+        let codec = codec(self.rules.compression.kind)?;
         Some(CompressFilter { codec, level: self.rules.compression.level, is_raw })
     }
 
@@ -115,6 +108,22 @@ impl<'a> FileFilters<'a> {
             compression,
             cipher,
         }
+    }
+}
+
+/// Whether stored bytes of a file differ from its own.
+pub(super) fn transforms(rules: &CopyRules, file: &CopyFile) -> bool {
+    file.block.is_some() || rules.compression.kind != CompressType::None || !rules.cipher.is_none()
+}
+
+/// The codec of a type of compression; `None` for none.
+pub(super) fn codec(kind: CompressType) -> Option<Codec> {
+    match kind {
+        CompressType::None => None,
+        CompressType::Bz2 => Some(Codec::Bz2),
+        CompressType::Gz => Some(Codec::Gz),
+        CompressType::Lz4 => Some(Codec::Lz4),
+        CompressType::Zst => Some(Codec::Zst),
     }
 }
 

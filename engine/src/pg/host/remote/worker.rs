@@ -21,8 +21,8 @@ use super::{RemotePgSettings, read_control};
 use crate::cancel::CancelToken;
 use crate::pg::data_dir::PG_CONTROL;
 use crate::pipeline::backup::{
-    Compared, Copied, CopyFile, CopyJob, CopyOutcome, CopyResult, CopyWorker, FileEncoder, Input, JobStore, OpenJob,
-    Passed,
+    Compared, Copied, CopyFile, CopyJob, CopyOutcome, CopyResult, CopyRules, CopyWorker, FileEncoder, Input, JobStore,
+    OpenJob, Passed,
 };
 use crate::remote::Connection;
 use crate::{Error, ErrorCode, Result};
@@ -35,9 +35,9 @@ const BYTES_AHEAD_MAX: u64 = 4 << 20;
 
 /// Copies files of one data directory.
 pub(super) struct RemoteWorker<'a> {
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     open_files: Arc<OpenFiles>,
-    settings: Arc<RemotePgSettings>,
+    pub(super) settings: Arc<RemotePgSettings>,
     encoder: FileEncoder<'a>,
 }
 
@@ -64,6 +64,11 @@ impl<'a> RemoteWorker<'a> {
         encoder: FileEncoder<'a>,
     ) -> Self {
         RemoteWorker { connection, open_files, settings, encoder }
+    }
+
+    /// What all jobs share.
+    pub(super) fn rules(&self) -> &'a CopyRules {
+        self.encoder.rules
     }
 
     /// The absolute path of a file on the other host.
@@ -307,7 +312,7 @@ fn check(stream: &FileStream, file: &CopyFile, came: (u64, Sha1), transforms: bo
 }
 
 /// The plain bytes of a block map.
-fn encode_map(file: &CopyFile, map: &BlockMap) -> Result<Vec<u8>> {
+pub(super) fn encode_map(file: &CopyFile, map: &BlockMap) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(block) = &file.block {
         map.write(block.block_size, block.checksum_size, &mut bytes)?;

@@ -1,0 +1,271 @@
+use std::fs;
+use std::path::Path;
+
+use protocol::copy::{CopiedFile, JobEnd, JobFileResult};
+use repo_format::block_map::BlockMap;
+use repo_format::compress::Compression;
+use repo_format::hash::Sha1;
+use repo_format::layout::RepoPath;
+
+use super::*;
+use crate::pg::RemotePgSettings;
+use crate::pg::data_dir::DataDir;
+use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
+use crate::remote::testing::{Script, connect, serve_data};
+use crate::storage::WriteOptions;
+
+/// A repository in memory.
+#[derive(Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    /// The map that every file continues.
+    map: Option<(BlockMap, u32)>,
+}
+
+impl JobStore for Memory {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
+        Ok(Some((self.bytes.len() as u64, Sha1::of(&self.bytes))))
+    }
+
+    fn prior_map(&mut self, _: &CopyFile) -> Result<Option<BlockMap>> {
+        Ok(self.map.as_ref().map(|(map, _)| map.clone()))
+    }
+}
+
+fn rules(kind: CompressType, level: i32) -> CopyRules {
+    CopyRules {
+        compression: if kind == CompressType::None {
+            Compression::NONE
+        } else {
+            Compression::new(kind, Some(level)).unwrap()
+        },
+        cipher: Cipher::None,
+        bundle_raw: true,
+        reference: 0,
+        page_size: 8192,
+        page_header_check: true,
+        compare_buffer_bytes: 1 << 20,
+        write_options: WriteOptions::IN_PLACE,
+    }
+}
+
+fn settings(network_level: Option<i32>) -> Arc<RemotePgSettings> {
+    let (path, command) = ("/far".into(), "backup".to_owned());
+    Arc::new(RemotePgSettings { key: 1, path, version_force: None, command, network_level, processes: Vec::new() })
+}
+
+fn per_file<'a>(
+    connection: Arc<Connection>,
+    settings: Arc<RemotePgSettings>,
+    rules: &'a CopyRules,
+) -> RemoteWorker<'a> {
+    RemoteWorker::new(connection, Arc::default(), settings, FileEncoder::new(rules, &Turn::FREE))
+}
+
+fn file(name: &str, size: u64) -> CopyFile {
+    CopyFile {
+        name: name.into(),
+        method: CopyMethod::Copy,
+        size,
+        size_original: size,
+        exact_size: true,
+        has_reference: false,
+        checksum: None,
+        checksum_repo: None,
+        size_repo: 0,
+        page_check: true,
+        block: None,
+    }
+}
+
+fn job(bundle_id: Option<u64>, files: Vec<CopyFile>) -> CopyJob {
+    CopyJob { from: CopyFrom::Primary, path: RepoPath::new("backup/x").unwrap(), bundle_id, files, threads: 1 }
+}
+
+/// Makes files with pages, some of them damaged. Returns the names with their sizes.
+fn make(path: &Path) -> Vec<(String, u64)> {
+    fs::create_dir_all(path.join("base/1")).unwrap();
+    let make = |number: u32| {
+        let size = [0, 8192, 20_000, 3 << 20][number as usize % 4];
+        let content: Vec<u8> =
+            (0..size).map(|index| if number.is_multiple_of(3) { 0 } else { (index / 7 * number) as u8 }).collect();
+        fs::write(path.join(format!("base/1/{number}")), &content).unwrap();
+        (format!("pg_data/base/1/{number}"), content.len() as u64)
+    };
+    (1..12).map(make).collect()
+}
+
+/// Does a job on this host, and beside the files through a connection.
+fn both(
+    path: &Path,
+    job: &CopyJob,
+    rules: &CopyRules,
+    map: Option<&BlockMap>,
+    network: Option<i32>,
+) -> [(Vec<u8>, Vec<CopyResult>); 2] {
+    let memory = || Memory { bytes: Vec::new(), map: map.map(|map| (map.clone(), 0)) };
+    let mut local = memory();
+    let mut worker = LocalWorker::new(DataDir::new(path), None, rules, &Turn::FREE);
+    // A worker does one job after the other, and what it had before decides what some codecs make
+    worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
+    let results = worker.run(job, &mut local, &CancelToken::new()).unwrap();
+    let served = path.to_owned();
+    let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
+    connection.call(&Call::Features).unwrap();
+    let per_file = per_file(connection, settings(network), rules);
+    let mut worker = JobWorker::new(per_file, &Turn::FREE);
+    let mut far = memory();
+    worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
+    let far_results = worker.run(job, &mut far, &CancelToken::new()).unwrap();
+    [(local.bytes, results), (far.bytes, far_results)]
+}
+
+#[test]
+fn job_beside_the_files_stores_the_bytes_of_a_job_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = make(dir.path());
+    let mut files: Vec<_> = names.iter().map(|(name, size)| file(name, *size)).collect();
+    files.push(file("pg_data/base/1/gone", 5));
+    let sum = Sha1::of(&fs::read(dir.path().join("base/1/1")).unwrap());
+    for method in [CopyMethod::Compare, CopyMethod::Copy] {
+        files.push(CopyFile { method, has_reference: true, checksum: Some(sum), ..file("pg_data/base/1/1", 8192) });
+    }
+    let kinds = [(CompressType::None, 0), (CompressType::Zst, 3), (CompressType::Gz, 6), (CompressType::Lz4, 1)];
+    for (kind, level) in kinds {
+        for network in [None, Some(1)] {
+            let [here, far] = both(dir.path(), &job(Some(1), files.clone()), &rules(kind, level), None, network);
+            assert!(here == far, "{kind} {network:?}: {:?}\n{:?}", here.1, far.1);
+            assert!(here.1.iter().any(|result| matches!(result.outcome, CopyOutcome::Unchanged { .. })));
+            let alone = vec![file(&names[10].0, names[10].1)];
+            let [here, far] = both(dir.path(), &job(None, alone), &rules(kind, level), None, network);
+            assert!(here == far && here.0.len() > 100, "{kind} {network:?}");
+        }
+    }
+}
+
+#[test]
+fn job_in_blocks_beside_the_files_continues_the_prior_map() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut content: Vec<u8> = (0..1_000_000u32).map(|number| (number / 999) as u8).collect();
+    fs::create_dir_all(dir.path().join("base/1")).unwrap();
+    let path = dir.path().join("base/1/1");
+    fs::write(&path, &content).unwrap();
+    let block = BlockJob { block_size: 8192, checksum_size: 8, super_block_size: 1 << 18, prior: None };
+    let files =
+        || vec![CopyFile { block: Some(block.clone()), page_check: false, ..file("pg_data/base/1/1", 1_000_000) }];
+    let rules = |reference| CopyRules { reference, ..rules(CompressType::Zst, 3) };
+    let [here, far] = both(dir.path(), &job(Some(1), files()), &rules(0), None, None);
+    assert!(here == far);
+    let CopyOutcome::Copied(copied) = &here.1[0].outcome else { panic!("{:?}", here.1) };
+    let map = &here.0[here.0.len() - usize::try_from(copied.map_size.unwrap()).unwrap()..];
+    let map = BlockMap::read(map, 8192, 8).unwrap();
+    content[500_000] ^= 1;
+    fs::write(&path, &content).unwrap();
+    let [here, far] = both(dir.path(), &job(Some(1), files()), &rules(1), Some(&map), None);
+    assert!(here == far && here.0.len() < 100_000, "{}", here.0.len());
+}
+
+#[test]
+fn job_of_an_interrupted_backup_is_asked_for_file_by_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = make(dir.path());
+    let method = CopyMethod::Resume { compare: true };
+    let sum = Some(Sha1::of(&fs::read(dir.path().join("base/1/1")).unwrap()));
+    let file = CopyFile { method, checksum: sum, size_repo: 8192, ..file(&names[0].0, names[0].1) };
+    let served = dir.path().to_owned();
+    let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
+    connection.call(&Call::Features).unwrap();
+    let rules = rules(CompressType::None, 0);
+    let mut settings = Arc::unwrap_or_clone(settings(None));
+    settings.path = dir.path().to_owned();
+    let per_file = per_file(connection, Arc::new(settings), &rules);
+    let mut store = Memory { bytes: fs::read(dir.path().join("base/1/1")).unwrap(), map: None };
+    let results = JobWorker::new(per_file, &Turn::FREE).run(&job(None, vec![file]), &mut store, &CancelToken::new());
+    assert!(matches!(results.unwrap()[0].outcome, CopyOutcome::Resumed { .. }));
+}
+
+/// Size, checksum and results at the end of a job.
+type SentEnd = (u64, Sha1, Vec<JobFileResult<'static>>);
+
+/// Does a job at a server that answers with these chunks.
+fn answered(job: &CopyJob, chunks: Vec<(Vec<u8>, Option<SentEnd>)>) -> Result<Vec<CopyResult>> {
+    let connection = connect(move |stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(Some(protocol::Capabilities::own().encode()));
+        assert!(matches!(script.read(), Some(Call::WorkerOpen(_))));
+        script.answer(None);
+        for (data, end) in &chunks {
+            script.read();
+            let end = end.as_ref().map(|(size, checksum, results)| JobEnd {
+                size: *size,
+                checksum: &checksum.0,
+                results: results.clone(),
+            });
+            script.answer(Some(JobChunk { data, end }.encode()));
+        }
+        while script.read().is_some_and(|call| call != Call::Exit) {
+            script.answer(Some(JobChunk { data: &[], end: None }.encode()));
+        }
+    });
+    let rules = rules(CompressType::None, 0);
+    let per_file = per_file(connection.unwrap(), settings(None), &rules);
+    JobWorker::new(per_file, &Turn::FREE).run(job, &mut Memory::default(), &CancelToken::new())
+}
+
+#[test]
+fn results_that_do_not_fit_the_job_or_the_bytes_are_refused() {
+    const SUM: Sha1 = Sha1([7; 20]);
+    let plain = CopiedFile {
+        size: 3,
+        checksum: &SUM.0,
+        size_repo: 3,
+        checksum_repo: None,
+        offset: 0,
+        map_size: None,
+        pages: None,
+    };
+    let whole = Sha1::of(b"abcabc");
+    let wanted = |name: &str| CopyFile { page_check: false, ..file(name, 3) };
+    let two = job(Some(1), vec![wanted("pg_data/a"), wanted("pg_data/b")]);
+    let copied = |change: &dyn Fn(&mut CopiedFile<'static>)| {
+        let mut copied = plain.clone();
+        change(&mut copied);
+        JobFileResult::Copied(copied)
+    };
+    let run = |results: Vec<JobFileResult<'static>>| {
+        answered(&two, vec![(b"abc".to_vec(), None), (b"abc".to_vec(), Some((6, whole, results)))])
+    };
+    let second = || copied(&|copied| copied.offset = 3);
+    assert_eq!(run(vec![copied(&|_| ()), second()]).unwrap().len(), 2);
+    let bad: Vec<Vec<JobFileResult<'static>>> = vec![
+        vec![copied(&|_| ())],
+        vec![copied(&|_| ()), second(), second()],
+        vec![copied(&|_| ()), copied(&|_| ())],
+        vec![copied(&|copied| copied.size = 4), second()],
+        vec![copied(&|copied| copied.size_repo = 2), second()],
+        vec![copied(&|copied| copied.map_size = Some(1)), second()],
+        vec![copied(&|copied| copied.pages = Some(protocol::copy::CheckedPages::Valid)), second()],
+        vec![copied(&|copied| copied.checksum_repo = Some(&SUM.0)), second()],
+        vec![copied(&|copied| copied.checksum = &[1, 2]), second()],
+        vec![copied(&|_| ()), JobFileResult::Unchanged { size: 3, checksum: &SUM.0 }],
+        vec![copied(&|_| ()), JobFileResult::Removed],
+    ];
+    for (number, results) in bad.into_iter().enumerate() {
+        assert!(run(results).is_err(), "{number}");
+    }
+    // Other bytes than the other side says, no end, and an end that never comes
+    let good = || vec![copied(&|_| ()), second()];
+    assert!(answered(&two, vec![(b"abcabd".to_vec(), Some((6, whole, good())))]).is_err());
+    assert!(answered(&two, vec![(b"abcabc".to_vec(), None)]).is_err());
+    assert!(answered(&two, vec![(Vec::new(), None), (b"abcabc".to_vec(), Some((6, whole, good())))]).is_err());
+    let control = job(None, vec![wanted("pg_data/global/pg_control")]);
+    let none = || (0, Sha1::of(b""), vec![JobFileResult::Removed]);
+    assert!(answered(&control, vec![(Vec::new(), Some(none()))]).is_err());
+    assert!(answered(&job(None, vec![wanted("pg_data/a")]), vec![(Vec::new(), Some(none()))]).is_ok());
+}

@@ -1,0 +1,138 @@
+//! Versions of both sides that differ.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
+
+use protocol::storage::{InfoLevel, ListRequest};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
+
+use super::testing::{Script, connect, serve_data};
+use crate::ErrorCode;
+
+/// A list with capabilities of other versions.
+fn list(entries: &[(&str, u32)]) -> PackWriter<'static> {
+    let mut writer = PackWriter::new();
+    writer.array(|list| {
+        for (name, number) in entries {
+            list.object(|entry| {
+                entry.text(*name).u32(*number).bool(true);
+            });
+        }
+    });
+    writer
+}
+
+fn has_jobs(server: impl FnOnce(&mut Script) + Send + 'static) -> bool {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own())));
+        server(&mut script);
+        while script.read().is_some_and(|call| call != Call::Exit) {}
+    });
+    connection.unwrap().has(Capability::CopyJobs)
+}
+
+#[test]
+fn two_sides_of_this_version_agree_on_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
+    assert!(Capability::ALL.into_iter().all(|capability| connection.has(capability)));
+    connection.call(&Call::Features).unwrap();
+}
+
+#[test]
+fn warning_of_the_server_is_one_of_the_command_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let (_, warnings) = crate::log::collect_warnings(|| {
+        let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
+        connection.call(&Call::Features).unwrap();
+        // The server warns of an attempt to leave its area
+        let request = ListRequest { path: "/etc", level: InfoLevel::Exists, target_time: 0 };
+        assert!(connection.call(&Call::List(request)).is_err());
+        connection.call(&Call::Noop).unwrap();
+    });
+    assert_eq!(warnings.total, 1);
+    let expected = "raised from remote-1 ssh protocol on 'far': access to '/etc' denied: ";
+    assert!(warnings.texts[0].starts_with(expected), "{}", warnings.texts[0]);
+}
+
+#[test]
+fn server_of_an_earlier_version_is_asked_for_nothing_more() {
+    // pgBackRest, and a version of rbr without capabilities
+    assert!(!has_jobs(|script| script.answer(None)));
+    assert!(!has_jobs(|script| script.answer(Some(list(&[])))));
+}
+
+#[test]
+fn server_of_a_later_version_does_what_both_know() {
+    assert!(has_jobs(|script| script.answer(Some(list(&[("later", 1), ("copy-jobs", 9)])))));
+    assert!(!has_jobs(|script| script.answer(Some(list(&[("later", 1), ("copy-jobs-2", 1)])))));
+}
+
+#[test]
+fn server_that_refuses_is_not_used() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.refuse(&crate::Error::new(ErrorCode::Stop, "stop file exists"));
+    });
+    assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
+}
+
+/// What a server sends to a client that begins with these bytes, up to the end.
+fn answers(requests: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let path = dir.path().to_owned();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(serve_data(far, &path).map_err(|error| error.code)));
+    near.write_all(requests).unwrap();
+    near.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    near.read_to_end(&mut all).unwrap();
+    let _ = ended.recv().unwrap();
+    let end = all.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert_eq!(end, 60, "the greeting is that of pgBackRest");
+    all.split_off(end)
+}
+
+#[test]
+fn client_of_an_earlier_version_gets_the_bytes_of_pgbackrest() {
+    let mut requests = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
+    requests.extend(Call::Exit.encode(2, Dialect::NEWEST).to_vec());
+    assert_eq!(answers(&requests), [0x94, 0x80, 0x00]);
+    // What both sides have not agreed on is not known
+    let mut requests = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
+    requests.extend(Call::JobNext.encode(2, Dialect::NEWEST).to_vec());
+    let all = answers(&requests);
+    let error = AnswerMessage::decode(&all[3..]).unwrap();
+    assert_eq!(error.session, None);
+    let id = StringId::encode("copy").unwrap().0;
+    assert_eq!(error.outcome.unwrap_err().message, format!("invalid request 'copy' (0x{id:x})"));
+}
+
+#[test]
+fn client_of_a_later_version_is_told_what_both_know() {
+    let offer = |entries: &[(&str, u32)]| {
+        let noop = protocol::RequestMessage {
+            command: StringId::encode("noop").unwrap(),
+            step: protocol::message::Step::Process,
+            session: 1,
+            is_open: false,
+            parameters: None,
+        };
+        let mut parameters = list(entries);
+        parameters.text("of a later version");
+        let mut requests = noop.encode_with(Some(parameters)).to_vec();
+        requests.extend(Call::Exit.encode(2, Dialect::NEWEST).to_vec());
+        let answer = answers(&requests);
+        Capabilities::decode(AnswerMessage::decode(&answer).unwrap().outcome.unwrap()).unwrap()
+    };
+    let common = offer(&[("later", 3), ("copy-jobs", 8)]);
+    assert!(common.has(Capability::CopyJobs) && !common.has(Capability::WholeWrites));
+    assert_eq!(Capabilities::own().common(&common), common);
+    assert!(offer(&[("later", 3)]).is_empty());
+}

@@ -1,0 +1,323 @@
+//! Workers that do whole jobs of a backup beside the data directory, for a client that is rbr.
+//!
+//! A worker is a thread, which copies as a backup of this host does ([`LocalWorker`]). It stops when the client takes
+//! nothing of what it has made, so memory does not grow with the job. One worker of a connection computes at a time, since a
+//! client has as many connections as processes may compute.
+
+mod convert;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use protocol::copy::{JobChunk, JobEnd, JobRequest, WorkerRequest};
+use repo_format::block_map::BlockMap;
+use repo_format::cipher::Framing;
+use repo_format::compress::{CompressType, Compression, Compressor};
+use repo_format::hash::{Sha1, Sha1Hasher};
+
+use super::files::Files;
+use super::handlers::too_many;
+use super::memory::{Budget, too_much_memory};
+use crate::log::Inherited;
+use crate::pg::data_dir::DataDir;
+use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::work::turn::{Slots, Turn};
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// The most workers of a connection, with those that are about to end.
+const WORKERS_MAX: usize = 32;
+/// Pieces of a job that wait for the client.
+const PIECES_WAITING_MAX: usize = 2;
+/// How often a wait for a worker looks for a signal.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The workers of a connection.
+pub(super) struct Workers {
+    /// The right to compute.
+    slots: Arc<Slots>,
+    running: Arc<AtomicUsize>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Workers { slots: Slots::new(1), running: Arc::default() }
+    }
+}
+
+/// A worker that runs. Its number goes down when it ends.
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A job, with the block maps that its files continue, by name.
+struct OwnedJob {
+    job: CopyJob,
+    maps: BTreeMap<Box<str>, Vec<u8>>,
+}
+
+/// What a worker has made.
+enum Piece {
+    Data(Vec<u8>),
+    End(Ended),
+    Failed(Error),
+}
+
+/// A job that was done.
+struct Ended {
+    size: u64,
+    checksum: Sha1,
+    results: Vec<CopyResult>,
+}
+
+/// A chunk in the block of the connection.
+pub(super) struct StoredChunk {
+    size: usize,
+    end: Option<Ended>,
+}
+
+impl StoredChunk {
+    /// The answer with the data of `block`.
+    pub(super) fn answer<'a>(&'a self, block: &'a [u8]) -> JobChunk<'a> {
+        let end = self.end.as_ref().map(|end| JobEnd {
+            size: end.size,
+            checksum: &end.checksum.0,
+            results: end.results.iter().map(convert::result).collect(),
+        });
+        JobChunk { data: block.get(..self.size).unwrap_or_default(), end }
+    }
+}
+
+/// A worker as the connection sees it. Dropping it ends the worker.
+pub(super) struct WorkerSession {
+    jobs: Sender<OwnedJob>,
+    pieces: Receiver<Piece>,
+    /// What did not fit into the last chunk, and where it begins.
+    rest: (Vec<u8>, usize),
+    is_running: bool,
+    cancel: CancelToken,
+    /// The memory of its codec, and of the current job.
+    memory_bytes: u64,
+    job_bytes: u64,
+    page_size: u32,
+}
+
+impl Drop for WorkerSession {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Workers {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`] if there are too many, [`ErrorCode::Memory`] if it needs too much, and others for parameters
+    /// that are not valid.
+    pub(super) fn begin(
+        &self,
+        request: &WorkerRequest<'_>,
+        data_dir: DataDir,
+        budget: &Budget,
+        cancel: &CancelToken,
+    ) -> Result<WorkerSession> {
+        let memory_bytes = convert::worker_memory_bytes(request)?;
+        if memory_bytes > budget.memory_bytes_left {
+            return Err(too_much_memory());
+        }
+        let (rules, version_force) = (convert::rules(request)?, convert::version(request)?);
+        let network =
+            request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
+        if self.running.fetch_add(1, Ordering::Relaxed) >= WORKERS_MAX {
+            drop(Running(Arc::clone(&self.running)));
+            return Err(too_many("workers"));
+        }
+        let running = Running(Arc::clone(&self.running));
+        let (jobs, next) = channel::<OwnedJob>();
+        let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
+        let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
+        let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
+        let body = move || {
+            let _running = running;
+            let turn = slots.turn();
+            let work = || {
+                let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
+                while let Ok(job) = turn.waiting(|| next.recv()) {
+                    let mut store = Store::new(&job, &sender, &turn, network);
+                    let result = worker.run(&job.job, &mut store, &stop);
+                    if let Err(error) = result.and_then(|results| store.end(results)) {
+                        // A client that has left needs no error
+                        let _ = turn.waiting(|| sender.send(Piece::Failed(error)));
+                        return;
+                    }
+                }
+            };
+            warnings.during(|| turn.run(work));
+        };
+        let started = Builder::new().name("copy".to_owned()).spawn(body);
+        started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
+        Ok(WorkerSession {
+            jobs,
+            pieces,
+            rest: (Vec::new(), 0),
+            is_running: false,
+            cancel,
+            memory_bytes,
+            job_bytes: 0,
+            page_size: request.page_size,
+        })
+    }
+}
+
+impl WorkerSession {
+    /// The memory that it may use.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(self.job_bytes)
+    }
+
+    /// Gives the worker its next job.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`] if it still has one, [`ErrorCode::Access`] for a file out of reach, [`ErrorCode::Memory`] if
+    /// the job needs too much, and others for parameters that are not valid.
+    pub(super) fn begin(&mut self, request: &JobRequest<'_>, files: &Files, budget: &Budget) -> Result<()> {
+        if self.is_running {
+            return Err(Error::new(ErrorCode::Protocol, "worker has a job already"));
+        }
+        // The budget counts the job before
+        let left = budget.memory_bytes_left.saturating_add(self.job_bytes);
+        self.job_bytes = convert::job_memory_bytes(request);
+        if self.job_bytes > left {
+            return Err(too_much_memory());
+        }
+        // Before anything is opened
+        request.files.iter().try_for_each(|file| files.check_name(file.name))?;
+        let job = convert::job(request, self.page_size)?;
+        let maps = request.files.iter().filter_map(|file| {
+            let map = file.blocks.as_ref()?.prior_map?;
+            Some((file.name.into(), map.to_vec()))
+        });
+        let sent = self.jobs.send(OwnedJob { job, maps: maps.collect() });
+        sent.map_err(|_| Error::new(ErrorCode::Assert, "worker has ended"))?;
+        self.is_running = true;
+        Ok(())
+    }
+
+    /// Fills `block` with the next part of what is stored. It is empty if there is no job.
+    ///
+    /// # Errors
+    /// Those of the job, after which the worker has ended; [`ErrorCode::Term`] after a signal.
+    pub(super) fn next(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<StoredChunk> {
+        let mut size = 0;
+        loop {
+            let (rest, begin) = &mut self.rest;
+            let left = rest.get(*begin..).unwrap_or_default();
+            let taken = left.len().min(block.len() - size);
+            block[size..size + taken].copy_from_slice(&left[..taken]);
+            (*begin, size) = (*begin + taken, size + taken);
+            if size == block.len() {
+                return Ok(StoredChunk { size, end: None });
+            }
+            if !self.is_running {
+                return Ok(StoredChunk { size, end: None });
+            }
+            match self.receive(cancel)? {
+                Piece::Data(data) => self.rest = (data, 0),
+                Piece::Failed(error) => return Err(error),
+                Piece::End(end) => {
+                    (self.is_running, self.job_bytes) = (false, 0);
+                    self.rest = (Vec::new(), 0);
+                    return Ok(StoredChunk { size, end: Some(end) });
+                }
+            }
+        }
+    }
+
+    fn receive(&self, cancel: &CancelToken) -> Result<Piece> {
+        loop {
+            match self.pieces.recv_timeout(LOOK) {
+                Ok(piece) => return Ok(piece),
+                Err(RecvTimeoutError::Timeout) => cancel.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::new(ErrorCode::Assert, "worker has ended"));
+                }
+            }
+        }
+    }
+}
+
+/// The client's repository as a worker sees it.
+struct Store<'a> {
+    job: &'a OwnedJob,
+    pieces: &'a SyncSender<Piece>,
+    turn: &'a Turn,
+    network: Option<Compression>,
+    compressor: Option<Compressor>,
+    size: u64,
+    hasher: Sha1Hasher,
+}
+
+impl<'a> Store<'a> {
+    fn new(job: &'a OwnedJob, pieces: &'a SyncSender<Piece>, turn: &'a Turn, network: Option<Compression>) -> Self {
+        Store { job, pieces, turn, network, compressor: None, size: 0, hasher: Sha1Hasher::new() }
+    }
+
+    /// Compresses for the way, if that was asked for.
+    fn compressor(&mut self) -> Result<Option<&mut Compressor>> {
+        if let (Some(network), None) = (self.network, &self.compressor) {
+            self.compressor = Some(Compressor::new(network, Framing::Raw)?);
+        }
+        Ok(self.compressor.as_mut())
+    }
+
+    fn send(&self, piece: Piece) -> Result<()> {
+        // Nobody needs an answer any more
+        let left = |_| Error::new(ErrorCode::Term, "client has left");
+        self.turn.waiting(|| self.pieces.send(piece)).map_err(left)
+    }
+
+    /// Ends the job.
+    fn end(mut self, results: Vec<CopyResult>) -> Result<()> {
+        let mut last = Vec::new();
+        if let Some(compressor) = self.compressor()? {
+            compressor.finish(&mut last)?;
+        }
+        if !last.is_empty() {
+            self.send(Piece::Data(last))?;
+        }
+        let (size, checksum) = (self.size, self.hasher.clone().finish());
+        self.send(Piece::End(Ended { size, checksum, results }))
+    }
+}
+
+impl JobStore for Store<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size += bytes.len() as u64;
+        self.hasher.update(bytes);
+        let mut piece = Vec::new();
+        match self.compressor()? {
+            Some(compressor) => compressor.push(bytes, &mut piece)?,
+            None => piece.extend_from_slice(bytes),
+        }
+        if piece.is_empty() { Ok(()) } else { self.send(Piece::Data(piece)) }
+    }
+
+    fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
+        Err(Error::new(ErrorCode::Assert, "files of an interrupted backup are not here"))
+    }
+
+    fn prior_map(&mut self, file: &CopyFile) -> Result<Option<BlockMap>> {
+        let (Some(block), Some(map)) = (&file.block, self.job.maps.get(&file.name)) else { return Ok(None) };
+        BlockMap::read(map, block.block_size, block.checksum_size).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests;

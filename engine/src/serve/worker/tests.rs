@@ -1,0 +1,276 @@
+use std::fs;
+use std::path::Path;
+
+use protocol::call::CallKind;
+use protocol::copy::{CopiedFile, JobFileResult, RequestedBlocks, RequestedFile};
+use protocol::filter::Codec;
+use protocol::options::OptionValue;
+use protocol::{AnswerMessage, Call, Capabilities};
+use repo_format::compress::Decompressor;
+
+use super::*;
+use crate::serve::handlers::Handlers;
+use crate::serve::memory::Grown;
+use crate::serve::{Served, ServedOptions, ServedStorage};
+
+/// Bytes of a chunk.
+const BLOCK_BYTES: usize = 1000;
+
+struct NoOptions;
+
+impl ServedOptions for NoOptions {
+    fn value(&self, _: &str) -> Result<OptionValue> {
+        Ok(OptionValue::Null)
+    }
+}
+
+/// Serves a data directory in small blocks.
+fn handlers(path: &Path) -> Handlers {
+    let storage = ServedStorage::DataDirectory(path.to_owned());
+    let mut served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
+    served.block_bytes = BLOCK_BYTES;
+    let mut handlers = Handlers::new(served, Capabilities::own());
+    handlers.handle(&Call::Features, 0).unwrap();
+    handlers
+}
+
+fn worker() -> WorkerRequest<'static> {
+    WorkerRequest {
+        compression: None,
+        passphrase: None,
+        bundle_raw: true,
+        reference: 0,
+        page_size: 8192,
+        page_header_check: true,
+        compare_buffer_bytes: 1 << 20,
+        version_force: None,
+        network_level: None,
+    }
+}
+
+fn file(name: &str) -> RequestedFile<'_> {
+    RequestedFile {
+        name,
+        compares: false,
+        size: 0,
+        size_original: 1 << 30,
+        exact_size: false,
+        has_reference: false,
+        checksum: None,
+        page_check: false,
+        blocks: None,
+    }
+}
+
+fn bundle<'a>(files: &[RequestedFile<'a>]) -> JobRequest<'a> {
+    JobRequest { bundle_id: Some(3), files: files.to_vec() }
+}
+
+/// The end of a job as a client reads it: size, checksum, and a text for each result.
+type ReadEnd = (u64, Sha1, Vec<String>);
+
+/// The answer to a request: its data, and the end.
+fn ask(handlers: &mut Handlers, call: &Call<'_>) -> Result<(Vec<u8>, Option<ReadEnd>)> {
+    let reply = handlers.handle(call, 7)?;
+    let message = handlers.message(7, &reply, &[]).to_vec();
+    let answer = AnswerMessage::decode(&message).unwrap();
+    let chunk = JobChunk::decode(answer.outcome.unwrap()).unwrap();
+    let end = chunk.end.map(|end| {
+        let results = end.results.iter().map(|result| match result {
+            JobFileResult::Copied(CopiedFile { size, size_repo, offset, map_size, .. }) => {
+                format!("copied {size} {size_repo} {offset} {map_size:?}")
+            }
+            JobFileResult::Unchanged { size, .. } => format!("unchanged {size}"),
+            other => format!("{other:?}"),
+        });
+        (end.size, Sha1(end.checksum.try_into().unwrap()), results.collect())
+    });
+    Ok((chunk.data.to_vec(), end))
+}
+
+/// Does a job. Returns all bytes, and the end.
+fn run(handlers: &mut Handlers, job: JobRequest<'_>) -> Result<(Vec<u8>, ReadEnd)> {
+    let (mut all, mut end) = ask(handlers, &Call::JobBegin(job))?;
+    loop {
+        if let Some(end) = end {
+            return Ok((all, end));
+        }
+        let (data, next) = ask(handlers, &Call::JobNext)?;
+        assert!(data.len() == BLOCK_BYTES || next.is_some());
+        all.extend(data);
+        end = next;
+    }
+}
+
+fn open(handlers: &mut Handlers, request: WorkerRequest<'_>) {
+    handlers.handle(&Call::WorkerOpen(request), 7).unwrap();
+}
+
+fn code<T>(result: Result<T>) -> Option<ErrorCode> {
+    result.err().map(|error| error.code)
+}
+
+#[test]
+fn jobs_of_a_worker_are_stored_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("base/1")).unwrap();
+    for (name, size) in [("base/1/1", 5), ("base/1/2", 2500), ("base/1/3", 0)] {
+        fs::write(dir.path().join(name), vec![size as u8; size]).unwrap();
+    }
+    let mut handlers = handlers(dir.path());
+    open(&mut handlers, worker());
+    assert_eq!(ask(&mut handlers, &Call::JobNext).unwrap(), (Vec::new(), None), "no job yet");
+    for _ in 0..2 {
+        let names = ["pg_data/base/1/1", "pg_data/base/1/2", "pg_data/base/1/3", "pg_data/base/1/4"];
+        let (bytes, (size, checksum, results)) = run(&mut handlers, bundle(&names.map(file))).unwrap();
+        assert_eq!(bytes, [vec![5; 5], vec![196; 2500]].concat());
+        assert_eq!((size, checksum), (2505, Sha1::of(&bytes)));
+        assert_eq!(results, ["copied 5 5 0 None", "copied 2500 2500 5 None", "Truncated", "Removed"]);
+        // A client may have asked for more before it knew the end
+        assert_eq!(ask(&mut handlers, &Call::JobNext).unwrap(), (Vec::new(), None));
+    }
+    // An unchanged file is not sent again
+    let sum = Sha1::of(&[5; 5]);
+    let known = RequestedFile {
+        compares: true,
+        size: 5,
+        has_reference: true,
+        checksum: Some(&sum.0),
+        ..file("pg_data/base/1/1")
+    };
+    let (bytes, (_, _, results)) = run(&mut handlers, bundle(&[known])).unwrap();
+    assert_eq!((bytes.len(), results), (0, vec!["unchanged 5".to_owned()]));
+}
+
+#[test]
+fn stream_is_compressed_on_the_way_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..100_000u32).map(|number| (number / 9) as u8).collect();
+    fs::write(dir.path().join("a"), &content).unwrap();
+    let mut handlers = handlers(dir.path());
+    open(&mut handlers, WorkerRequest { network_level: Some(1), ..worker() });
+    let (bytes, (size, checksum, results)) =
+        run(&mut handlers, bundle(&[file("pg_data/a"), file("pg_data/a")])).unwrap();
+    let both = [&content[..], &content].concat();
+    assert_eq!((size, checksum), (200_000, Sha1::of(&both)));
+    assert!(bytes.len() < 100_000, "{}", bytes.len());
+    let mut plain = Vec::new();
+    let mut decompressor = Decompressor::new(CompressType::Lz4, Framing::Raw, &*bytes).unwrap();
+    std::io::Read::read_to_end(&mut decompressor, &mut plain).unwrap();
+    assert_eq!(plain, both);
+    assert_eq!(results[1], "copied 100000 100000 100000 None");
+}
+
+#[test]
+fn file_in_blocks_continues_the_map_of_the_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut content = vec![1; 100_000];
+    fs::write(dir.path().join("a"), &content).unwrap();
+    let mut handlers = handlers(dir.path());
+    open(&mut handlers, worker());
+    let blocks = |prior_map| RequestedBlocks { block_size: 8192, checksum_size: 8, super_block_size: 65536, prior_map };
+    let (bytes, (_, _, results)) =
+        run(&mut handlers, bundle(&[RequestedFile { blocks: Some(blocks(None)), ..file("pg_data/a") }])).unwrap();
+    let map_size: usize = results[0].rsplit_once("Some(").unwrap().1.trim_end_matches(')').parse().unwrap();
+    let map = bytes[bytes.len() - map_size..].to_vec();
+    content[50_000] = 2;
+    fs::write(dir.path().join("a"), &content).unwrap();
+    handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
+    open(&mut handlers, WorkerRequest { reference: 1, ..worker() });
+    let next = RequestedFile { blocks: Some(blocks(Some(&map))), has_reference: true, ..file("pg_data/a") };
+    let (more, _) = run(&mut handlers, bundle(std::slice::from_ref(&next))).unwrap();
+    assert!(more.len() < 2 * 8192, "{}", more.len());
+    // A damaged map is an error, after which the worker has ended
+    let damaged = RequestedFile { blocks: Some(blocks(Some(&map[..9]))), ..next };
+    assert!(run(&mut handlers, bundle(&[damaged])).is_err());
+    assert_eq!(code(ask(&mut handlers, &Call::JobNext)), Some(ErrorCode::Protocol));
+}
+
+#[test]
+fn file_out_of_reach_and_parameters_out_of_range_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), b"a").unwrap();
+    let mut handlers = handlers(dir.path());
+    for name in ["/etc/hostname", "pg_data/../x", "pg_data/a/../../x", "../x", "pg_data//a"] {
+        open(&mut handlers, worker());
+        let refused = run(&mut handlers, bundle(&[file("pg_data/a"), file(name)]));
+        assert_eq!(code(refused), Some(ErrorCode::Access), "{name}");
+    }
+    let mut refuses = |request: WorkerRequest<'_>, job: Option<JobRequest<'_>>, expected: ErrorCode| {
+        let opened = handlers.handle(&Call::WorkerOpen(request), 7).map(drop);
+        let result = match (opened, job) {
+            (Ok(()), Some(job)) => run(&mut handlers, job).map(drop),
+            (opened, _) => opened,
+        };
+        assert_eq!(code(result), Some(expected));
+    };
+    refuses(WorkerRequest { compare_buffer_bytes: 1 << 40, ..worker() }, None, ErrorCode::Format);
+    refuses(WorkerRequest { version_force: Some("x"), ..worker() }, None, ErrorCode::Assert);
+    let large = WorkerRequest { compression: Some((Codec::Zst, 99)), ..worker() };
+    assert!(
+        Workers::default()
+            .begin(
+                &large,
+                DataDir::new("/"),
+                &Budget { memory_bytes_left: 1 << 30, grown: Grown::default() },
+                &CancelToken::new()
+            )
+            .is_err()
+    );
+    let paged = RequestedFile { page_check: true, ..file("pg_data/a") };
+    refuses(WorkerRequest { page_size: 7, ..worker() }, Some(bundle(&[paged])), ErrorCode::Format);
+    let two = JobRequest { bundle_id: None, files: vec![file("pg_data/a"), file("pg_data/a")] };
+    refuses(worker(), Some(two), ErrorCode::Format);
+    let blocks = RequestedBlocks { block_size: 1, checksum_size: 8, super_block_size: 1, prior_map: None };
+    let small = RequestedFile { blocks: Some(blocks), ..file("pg_data/a") };
+    refuses(worker(), Some(bundle(&[small])), ErrorCode::Format);
+    let sum = RequestedFile { checksum: Some(&[1, 2]), ..file("pg_data/a") };
+    refuses(worker(), Some(bundle(&[sum])), ErrorCode::Format);
+}
+
+#[test]
+fn memory_and_number_of_workers_have_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut handlers = handlers(dir.path());
+    let costly = || WorkerRequest { compression: Some((Codec::Zst, 22)), ..worker() };
+    let mut begin = |session, request| handlers.handle(&Call::WorkerOpen(request), session).map(drop);
+    assert_eq!(code(begin(1, costly())), None);
+    assert_eq!(code(begin(2, costly())), None);
+    assert_eq!(code(begin(3, costly())), Some(ErrorCode::Memory));
+    let more = (3..).take(WORKERS_MAX - 2);
+    more.for_each(|session| begin(session, worker()).unwrap());
+    assert_eq!(code(begin(1000, worker())), Some(ErrorCode::Access));
+}
+
+#[test]
+fn worker_of_which_nothing_is_taken_waits_and_ends_with_its_session() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
+    let workers = Workers::default();
+    let budget = || Budget { memory_bytes_left: 1 << 30, grown: Grown::default() };
+    let mut worker = workers.begin(&worker(), DataDir::new(dir.path()), &budget(), &CancelToken::new()).unwrap();
+    let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
+    let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
+    worker.begin(&job, &files, &budget()).unwrap();
+    assert_eq!(code(worker.begin(&job, &files, &budget())), Some(ErrorCode::Protocol), "it has a job");
+    let mut block = vec![0; BLOCK_BYTES];
+    assert_eq!(worker.next(&mut block, &CancelToken::new()).unwrap().size, BLOCK_BYTES);
+    // While it waits, another may compute
+    workers.slots.turn().run(|| ());
+    drop(worker);
+    while workers.running.load(Ordering::Relaxed) > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn client_that_has_not_agreed_and_one_of_a_repository_get_no_worker() {
+    let dir = tempfile::tempdir().unwrap();
+    let handlers = handlers(dir.path());
+    let dialect = protocol::Dialect::NEWEST;
+    assert!(handlers.knows(CallKind::Copy.id(), dialect));
+    let storage = ServedStorage::DataDirectory(dir.path().to_owned());
+    let served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
+    let plain = Handlers::new(served, Capabilities::default());
+    assert!(!plain.knows(CallKind::Copy.id(), dialect) && plain.knows(CallKind::StorageRead.id(), dialect));
+}
