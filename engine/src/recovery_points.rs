@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use repo_format::archive_info::{ArchiveCluster, ArchiveInfo};
-use repo_format::backup_info::BackupInfo;
+use repo_format::backup_info::{BackupEntry, BackupInfo};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::pg::wal::PgTime;
@@ -23,6 +23,7 @@ pub use self::windows::{Unreachable, Window, WindowEnd};
 use crate::repo::info_files;
 use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::restore::target_time;
+use crate::restore::timeline::ArchivePlace;
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
 use crate::work::retry::RetryPolicy;
@@ -228,43 +229,97 @@ pub(crate) fn reach(
     Ok(Reach { end, end_reason, segment_size: listing.segment_size })
 }
 
-/// What was found to be bad in a repository.
-pub(crate) struct BadContent<'a> {
-    /// Backups that can't be restored.
-    pub(crate) backups: &'a BTreeSet<BackupLabel>,
-    /// Segments that are invalid, by the name of their archive.
-    pub(crate) segments: &'a BTreeMap<String, Vec<WalSegment>>,
+/// What was checked in a repository.
+pub(crate) struct CheckedContent {
+    /// Backups of which everything is known to be good.
+    pub(crate) good_backups: BTreeSet<BackupLabel>,
+    /// The archives, by their names.
+    pub(crate) archives: BTreeMap<String, CheckedArchive>,
 }
 
-/// Lists the points that what is good in a repository allows to recover to.
-///
-/// # Errors
-/// An archive can't be listed, or a history can't be read.
-pub(crate) fn of_good(
-    repo: &Repo,
-    stanza: &Stanza,
-    infos: (&BackupInfo, &ArchiveInfo),
-    bad: &BadContent<'_>,
-) -> Result<Vec<ArchivePoints>> {
-    let (backup_info, archive_info) = infos;
-    let cipher = info_files::archive_cipher(archive_info);
-    let mut archives = Vec::new();
-    for cluster in &archive_info.history {
-        let mut backups = backups_of(backup_info, cluster, &|label| !bad.backups.contains(label))?;
-        let mut listing = Listing::read(repo, stanza, cluster.archive_id(), &cipher)?;
-        if backups.is_empty() && listing.runs.is_empty() {
-            continue;
+/// What was checked of an archive.
+#[derive(Default)]
+pub(crate) struct CheckedArchive {
+    /// In bytes; 0 if it is not known.
+    pub(crate) segment_size: u32,
+    /// Segments that are invalid.
+    pub(crate) bad: Vec<WalSegment>,
+    /// The first and last segments of the runs that were found.
+    pub(crate) runs: Vec<(WalSegment, WalSegment)>,
+    /// The same of segments in them that were not read.
+    pub(crate) left: Vec<(WalSegment, WalSegment)>,
+}
+
+/// The points that what is good in a repository allows to recover to.
+#[derive(Default)]
+pub(crate) struct GoodPoints {
+    /// The archives that have backups or WAL.
+    pub(crate) archives: Vec<ArchivePoints>,
+    /// What can't be used, and why. It allows no points.
+    pub(crate) faults: Vec<(String, Error)>,
+}
+
+impl GoodPoints {
+    /// Lists the points.
+    pub(crate) fn find(
+        repo: &Repo,
+        stanza: &Stanza,
+        infos: (&BackupInfo, &ArchiveInfo),
+        checked: &CheckedContent,
+    ) -> Self {
+        let (backup_info, archive_info) = infos;
+        let cipher = info_files::archive_cipher(archive_info);
+        let mut points = GoodPoints::default();
+        for cluster in &archive_info.history {
+            let mut backups = Vec::new();
+            for (label, entry) in entries_of(backup_info, cluster) {
+                match BackupPoint::new(label, entry) {
+                    Ok(backup) if checked.good_backups.contains(label) => backups.push(backup),
+                    Ok(_) => {}
+                    Err(error) => points.faults.push((format!("backup {label}"), error)),
+                }
+            }
+            backups.sort_by_key(|backup| backup.stop_time);
+            let id = cluster.archive_id();
+            let place = ArchivePlace { repo, stanza, id, cipher: cipher.clone() };
+            if let Err(error) = points.add_archive(cluster, &place, checked.archives.get(&id.to_string()), &backups) {
+                points.faults.push((format!("archive {id}"), error));
+            }
         }
+        points
+    }
+
+    fn add_archive(
+        &mut self,
+        cluster: &ArchiveCluster,
+        place: &ArchivePlace<'_>,
+        checked: Option<&CheckedArchive>,
+        backups: &[BackupPoint],
+    ) -> Result<()> {
+        let none = CheckedArchive::default();
+        let checked = checked.unwrap_or(&none);
+        let (mut listing, unusable) =
+            Listing::read_usable(place, Some(checked.segment_size).filter(|size| *size != 0))?;
         let size = listing.segment_size;
-        for segment in bad.segments.get(&cluster.archive_id().to_string()).into_iter().flatten() {
+        listing.restrict(&checked.runs, &checked.left);
+        for segment in &checked.bad {
             let lsn = segment.start_lsn(size);
             let damaged = Unusable::Damaged { lsn, text: "it is not what was archived".to_owned() };
             listing.unusable.entry((segment.timeline, archive::number(lsn, size))).or_insert(damaged);
         }
-        backups.sort_by_key(|backup| backup.stop_time);
-        archives.push(archive_points(cluster, &listing, &backups, None));
+        if !backups.is_empty() || !listing.runs.is_empty() {
+            let mut points = archive_points(cluster, &listing, backups, None);
+            // PostgreSQL reads the history of the timeline that it recovers to
+            let is_lost = |timeline: &&mut TimelinePoints| unusable.iter().any(|(lost, _)| *lost == timeline.timeline);
+            for timeline in points.timelines.iter_mut().filter(is_lost) {
+                timeline.windows.clear();
+            }
+            self.archives.push(points);
+        }
+        let name = |timeline: TimelineId| format!("history of timeline {} in archive {}", timeline.0, place.id);
+        self.faults.extend(unusable.into_iter().map(|(timeline, error)| (name(timeline), error)));
+        Ok(())
     }
-    Ok(archives)
 }
 
 /// Returns the backups of a cluster that are wanted.
@@ -276,12 +331,20 @@ fn backups_of(
     cluster: &ArchiveCluster,
     is_wanted: &dyn Fn(&BackupLabel) -> bool,
 ) -> Result<Vec<BackupPoint>> {
+    let backups = entries_of(info, cluster).filter(|(label, _)| is_wanted(label));
+    backups.map(|(label, entry)| BackupPoint::new(label, entry)).collect()
+}
+
+/// Returns the backups of a cluster.
+fn entries_of<'a>(
+    info: &'a BackupInfo,
+    cluster: &ArchiveCluster,
+) -> impl Iterator<Item = (&'a BackupLabel, &'a BackupEntry)> {
     let is_of_cluster = |pg_id: u32| {
         let pg = info.history.iter().find(|pg| pg.id == pg_id);
         pg.is_some_and(|pg| pg.system_id == cluster.system_id && pg.version == cluster.version)
     };
-    let backups = info.backups.iter().filter(|(label, entry)| is_wanted(label) && is_of_cluster(entry.pg_id));
-    backups.map(|(label, entry)| BackupPoint::new(label, entry)).collect()
+    info.backups.iter().filter(move |(_, entry)| is_of_cluster(entry.pg_id))
 }
 
 fn archive_points(

@@ -41,6 +41,9 @@ use crate::session::Session;
 use crate::work::crew::CrewSettings;
 use crate::{Error, ErrorCode, Repo, Result, info, log};
 
+/// The status of a report without faults if not all was read.
+pub const STATUS_OPEN: &str = "no fault found, not all read";
+
 /// A run of verify on one repository.
 struct VerifyTask<'a> {
     request: &'a VerifyRequest,
@@ -203,7 +206,12 @@ impl VerifyTask<'_> {
         let VerifyFindings { errors, unread, first_faults, figures, points, archives, backups, .. } = findings;
         let mut text = String::new();
         if self.request.verbose || errors > 0 {
-            let status = if errors > 0 { "error" } else { "ok" };
+            let is_open = report::is_open(&archives, &backups);
+            let status = match errors {
+                0 if is_open => STATUS_OPEN,
+                0 => "ok",
+                _ => "error",
+            };
             text = format!("stanza: {stanza}\nstatus: {status}{}", findings.text);
             info!("{text}");
         }

@@ -6,7 +6,8 @@
 //! (seen with pgBackRest 2.60.0 on either side).
 //!
 //! A capability has a name and a number. The number grows when its messages change, and the lower one of both sides
-//! counts, so that versions of rbr that differ work together. Names that are not known are passed over.
+//! counts, so that versions of rbr that differ work together. Names that are not known are passed over. All numbers are 1 so
+//! far, so nothing asks for them: who changes a message lets its encoder and decoder know the number.
 //!
 //! | parameters and data | fields |
 //! | --- | --- |

@@ -313,6 +313,11 @@ impl<R: Read> Decompressor<R> {
     pub fn get_ref(&self) -> &R {
         &self.reader
     }
+
+    /// Ends here and returns the reader. The decompressor may have read past the end of the stream.
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
 }
 
 impl<R: Read> Read for Decompressor<R> {

@@ -173,5 +173,6 @@ fn end_text(end: &WindowEnd) -> String {
         WindowEnd::Missing(segment) => format!("segment {segment} is missing"),
         WindowEnd::Duplicate(segment) => format!("segment {segment} is stored with several contents"),
         WindowEnd::Damaged(segment, why) => format!("segment {segment} is damaged: {why}"),
+        WindowEnd::NotRead(segment) => format!("segment {segment} was not read"),
     }
 }

@@ -111,6 +111,10 @@ pub(super) fn render_end(end: &WindowEnd) -> String {
             json.plain("reason", "duplicate");
             json.plain("segment", segment);
         }
+        WindowEnd::NotRead(segment) => {
+            json.plain("reason", "not-read");
+            json.plain("segment", segment);
+        }
         WindowEnd::Damaged(segment, text) => {
             json.string("message", text);
             json.plain("reason", "damaged");

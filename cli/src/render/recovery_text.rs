@@ -74,7 +74,11 @@ fn render_timeline(out: &mut String, timeline: &TimelinePoints, zone: &TimeZone)
         render_window(out, window, zone);
     }
     for backup in &timeline.unreachable {
-        let _ = writeln!(out, "        backup {} can't be recovered: {}", backup.label, why(&backup.end));
+        let verdict = match backup.end {
+            WindowEnd::NotRead(_) => "is not known to be recoverable",
+            _ => "can't be recovered",
+        };
+        let _ = writeln!(out, "        backup {} {verdict}: {}", backup.label, why(&backup.end));
     }
 }
 
@@ -96,6 +100,7 @@ pub(super) fn why(end: &WindowEnd) -> String {
         WindowEnd::Missing(segment) => format!("WAL segment {segment} is missing"),
         WindowEnd::Duplicate(segment) => format!("WAL segment {segment} is stored with several contents"),
         WindowEnd::Damaged(segment, text) => format!("WAL segment {segment} is damaged: {text}"),
+        WindowEnd::NotRead(segment) => format!("WAL segment {segment} was not read yet"),
     }
 }
 

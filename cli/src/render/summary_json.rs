@@ -74,7 +74,7 @@ pub fn restore(summary: &RestoreSummary) -> Value {
 /// What verify found.
 pub fn verify(summary: &VerifySummary) -> Value {
     let mut out = members([
-        ("valid", json!(summary.is_valid())),
+        ("valid", json!(summary.verdict())),
         ("errors", json!(summary.errors)),
         ("unread", json!(summary.unread.total)),
         ("half-whole", json!(summary.half_whole)),
@@ -118,7 +118,12 @@ fn verified_backup(backup: &BackupResult) -> Value {
     json!({
         "label": backup.label.to_string(),
         "status": backup.status.text(),
-        "files": { "total": backup.total, "valid": backup.valid, "never-read": backup.left },
+        "files": {
+            "total": backup.total,
+            "valid": backup.valid,
+            "never-read": backup.left,
+            "unproven": backup.unproven,
+        },
         "faults": faults(&backup.faults),
     })
 }

@@ -22,7 +22,7 @@ pub use self::copier::Copier;
 pub(crate) use self::file_encoder::{Compared, FileEncoder, OpenJob};
 pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
 pub use self::local_worker::LocalWorker;
-pub(crate) use self::pass::{Input, Passed};
+pub(crate) use self::pass::{Input, Passed, spared_codecs_bytes_max};
 pub use self::worker::{CopyWorker, JobStore};
 use crate::storage::WriteOptions;
 

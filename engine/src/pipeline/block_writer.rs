@@ -66,6 +66,11 @@ impl SuperBlockEncoders {
         SuperBlockEncoders { compression, cipher, turn: turn.clone(), lanes: Vec::new() }
     }
 
+    /// Gives the memory of the codecs back.
+    pub(crate) fn clear(&mut self) {
+        self.lanes.clear();
+    }
+
     /// Ensures that there are this many lanes, and empties all.
     fn prepare(&mut self, count: usize) -> Result<()> {
         while self.lanes.len() < count {

@@ -37,7 +37,20 @@ pub(super) struct Listing {
     pub(super) histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Segments that can't be used, and why.
     pub(super) unusable: BTreeMap<(TimelineId, u64), Unusable>,
+    /// The runs that count, if others must not count although they are there.
+    pub(super) known: Option<KnownRuns>,
 }
+
+/// Which of the segments count.
+#[derive(Debug)]
+pub(super) struct KnownRuns {
+    all: BTreeMap<TimelineId, Vec<Run>>,
+    /// Those that don't.
+    except: BTreeMap<TimelineId, Vec<Run>>,
+}
+
+/// A history file that can't be used.
+pub(super) type UnusableHistory = (TimelineId, Error);
 
 /// Why a segment can't be used although the archive has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,14 +87,29 @@ impl Listing {
     /// # Errors
     /// A directory can't be listed, a history can't be read, or the size of segments can't be determined.
     pub(super) fn read(repo: &Repo, stanza: &Stanza, id: ArchiveId, cipher: &Cipher) -> Result<Self> {
-        let path = layout::archive_path(stanza, id);
+        let place = ArchivePlace { repo, stanza, id, cipher: cipher.clone() };
+        let (listing, unusable) = Self::read_usable(&place, None)?;
+        match unusable.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(listing),
+        }
+    }
+
+    /// Lists an archive without the history files that can't be used, which come with it. The size of segments is determined
+    /// if it is not known.
+    ///
+    /// # Errors
+    /// A directory can't be listed, or the size of segments can't be determined.
+    pub(super) fn read_usable(place: &ArchivePlace<'_>, size: Option<u32>) -> Result<(Self, Vec<UnusableHistory>)> {
+        let repo = place.repo;
+        let path = layout::archive_path(place.stanza, place.id);
         let names = repo.storage.names(&path)?.unwrap_or_default();
         let is_dir = |name: &&String| name.len() == SEGMENT_DIR_LEN && name.parse::<DirName>().is_ok();
         let dirs: Vec<&String> = names.iter().filter(is_dir).collect();
-        let place = ArchivePlace { repo, stanza, id, cipher: cipher.clone() };
-        let histories = histories(&place, &names)?;
-        let segment_size = segment_size(&place, &dirs)?;
-        let mut listing = Listing { segment_size, runs: BTreeMap::new(), histories, unusable: BTreeMap::new() };
+        let (histories, unusable_histories) = histories(place, &names)?;
+        let segment_size = size.map_or_else(|| segment_size(place, &dirs), Ok)?;
+        let (runs, unusable) = (BTreeMap::new(), BTreeMap::new());
+        let mut listing = Listing { segment_size, runs, histories, unusable, known: None };
         let read = |dir: &&String| -> Result<DirSegments> {
             let names = repo.storage.names(&path.join(dir)?)?.unwrap_or_default();
             let mut segments = segments(&names);
@@ -96,7 +124,37 @@ impl Listing {
                 listing.unusable.insert((duplicate.timeline, number), Unusable::Duplicate);
             }
         }
-        Ok(listing)
+        Ok((listing, unusable_histories))
+    }
+
+    /// Lets only these segments count, without some of them. Both come as first and last segments of runs.
+    pub(super) fn restrict(&mut self, known: &[(WalSegment, WalSegment)], except: &[(WalSegment, WalSegment)]) {
+        let size = self.segment_size;
+        let runs = |all: &[(WalSegment, WalSegment)]| {
+            let mut runs = BTreeMap::<TimelineId, Vec<Run>>::new();
+            for (first, last) in all {
+                let number = |segment: &WalSegment| number(segment.start_lsn(size), size);
+                runs.entry(first.timeline).or_default().push(Run { first: number(first), last: number(last) });
+            }
+            runs.values_mut().for_each(|runs| runs.sort_unstable_by_key(|run| run.first));
+            runs
+        };
+        self.known = Some(KnownRuns { all: runs(known), except: runs(except) });
+    }
+
+    /// Returns the last one of the segments that count from this one on; `None` if it does not count itself.
+    pub(super) fn known_until(&self, timeline: TimelineId, number: u64) -> Option<u64> {
+        let Some(known) = &self.known else { return Some(u64::MAX) };
+        let from = |runs: &BTreeMap<TimelineId, Vec<Run>>| {
+            let runs = runs.get(&timeline)?;
+            runs.get(runs.partition_point(|run| run.last < number)).copied()
+        };
+        let run = from(&known.all).filter(|run| run.first <= number)?;
+        match from(&known.except) {
+            Some(except) if except.first <= number => None,
+            Some(except) => Some(run.last.min(except.first - 1)),
+            None => Some(run.last),
+        }
     }
 
     /// Adds a run, whose directory follows those of earlier runs.
@@ -154,14 +212,23 @@ impl std::str::FromStr for DirName {
     }
 }
 
-/// Reads all history files.
-fn histories(place: &ArchivePlace<'_>, names: &[String]) -> Result<BTreeMap<TimelineId, TimelineHistory>> {
+/// Reads all history files. Returns those that can be used, and why the others can't.
+fn histories(
+    place: &ArchivePlace<'_>,
+    names: &[String],
+) -> Result<(BTreeMap<TimelineId, TimelineHistory>, Vec<UnusableHistory>)> {
     let timelines: Vec<TimelineId> =
         names.iter().filter_map(|name| name.strip_suffix(layout::TIMELINE_HISTORY_SUFFIX)?.parse().ok()).collect();
-    let mut histories = BTreeMap::new();
+    let (mut histories, mut unusable) = (BTreeMap::new(), Vec::new());
     let mut ancestors = 0usize;
     for timeline in timelines {
-        let history = timeline::load(place, timeline)?;
+        let history = match timeline::load(place, timeline) {
+            Ok(history) => history,
+            Err(error) => {
+                unusable.push((timeline, error));
+                continue;
+            }
+        };
         ancestors = ancestors.saturating_add(history.0.len());
         if ancestors > ANCESTORS_MAX {
             let text = format!("the histories of archive '{}' have more than {ANCESTORS_MAX} lines", place.id);
@@ -169,7 +236,7 @@ fn histories(place: &ArchivePlace<'_>, names: &[String]) -> Result<BTreeMap<Time
         }
         histories.insert(timeline, history);
     }
-    Ok(histories)
+    Ok((histories, unusable))
 }
 
 /// The segments among these names, in order. Partial segments are never requested by a recovery.

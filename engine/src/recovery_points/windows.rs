@@ -83,6 +83,8 @@ pub enum WindowEnd {
     Duplicate(WalSegment),
     /// The segment is damaged. Only a scan knows.
     Damaged(WalSegment, String),
+    /// The segment was not read, so that nothing is known about it. Only verify says so.
+    NotRead(WalSegment),
 }
 
 /// A backup that recovers to no position of a timeline, because the WAL that makes it consistent ends too early.
@@ -154,6 +156,8 @@ pub(super) fn reach(listing: &Listing, path: &[PathPart], from: Lsn) -> (Lsn, Wi
             return stop(reason, number);
         };
         let last = limit.map_or(run.last, |limit| run.last.min(limit.saturating_sub(1)));
+        let known = listing.known_until(timeline, number);
+        let last = last.min(known.unwrap_or(number));
         let range = (timeline, number)..=(timeline, last);
         if let Some((&(_, bad), why)) = listing.unusable.range(range).next() {
             return match why {
@@ -162,6 +166,9 @@ pub(super) fn reach(listing: &Listing, path: &[PathPart], from: Lsn) -> (Lsn, Wi
                     (*lsn, WindowEnd::Damaged(archive::segment(timeline, bad, size), text.clone()))
                 }
             };
+        }
+        if known.is_none() {
+            return stop(WindowEnd::NotRead, number);
         }
         number = last.saturating_add(1);
     }
@@ -203,7 +210,8 @@ mod tests {
         });
         let histories =
             histories.iter().map(|(timeline, text)| (TimelineId(*timeline), TimelineHistory::parse(text).unwrap()));
-        Listing { segment_size: SIZE, runs: runs.collect(), histories: histories.collect(), unusable: BTreeMap::new() }
+        let (runs, histories) = (runs.collect(), histories.collect());
+        Listing { segment_size: SIZE, runs, histories, unusable: BTreeMap::new(), known: None }
     }
 
     /// A backup that starts and stops in these segments.
@@ -298,5 +306,24 @@ mod tests {
         archive.unusable.insert((TimelineId(1), 3), Unusable::Duplicate);
         let duplicate = WindowEnd::Duplicate("000000010000000000000003".parse().unwrap());
         assert_eq!(shown(&archive, 1, &backups), (vec![], vec![format!("{FULL} {duplicate:?}")]));
+    }
+
+    #[test]
+    fn segment_that_was_not_read_ends_a_window() {
+        let mut archive = listing(&[(1, &[(2, 9)])], &[]);
+        let name = |number: u64| archive::segment(TimelineId(1), number, SIZE);
+        let end = |number: u64| format!("{:?}", WindowEnd::NotRead(name(number)));
+        let backups = [backup(FULL, 1, 2, 3), backup(INCR, 1, 7, 7)];
+        // Segments 6 and 9 were not read, and 9 was archived after the others were listed
+        archive.restrict(&[(name(2), name(8))], &[(name(6), name(6))]);
+        assert_eq!(shown(&archive, 1, &backups).0, [format!("3..6 {} 1", end(6)), format!("7..9 {} 1", end(9))]);
+        archive.restrict(&[(name(2), name(9))], &[(name(2), name(9))]);
+        let (windows, unreachable) = shown(&archive, 1, &backups);
+        assert_eq!((windows, unreachable[0].as_str()), (vec![], format!("{FULL} {}", end(2)).as_str()));
+        // That it is stored twice is known nevertheless
+        archive.restrict(&[(name(2), name(4)), (name(6), name(9))], &[]);
+        archive.unusable.insert((TimelineId(1), 5), Unusable::Duplicate);
+        let duplicate = format!("{:?}", WindowEnd::Duplicate(name(5)));
+        assert_eq!(shown(&archive, 1, &backups[..1]).0, [format!("3..5 {duplicate} 1")]);
     }
 }

@@ -178,7 +178,8 @@ impl<R: Read, W: Write> Server<R, W> {
             return Err(Error::new(ErrorCode::Protocol, text));
         }
         let warned = handlers.passes_warnings().then_some(&self.warned);
-        let reply = Call::decode(&request, self.dialect).and_then(|call| match call {
+        let call = handlers.decode(&request, self.dialect);
+        let reply = call.and_then(|call| match call {
             Call::Exit => Ok(None),
             call => match warned {
                 Some(warned) => warned.during(|| handlers.handle(&call, request.session)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::call::CallKind;
-use protocol::message::{AnswerMessage, Step};
+use protocol::message::{AnswerMessage, RequestMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
@@ -42,7 +42,8 @@ impl Session {
             Session::Read(session) => session.memory_bytes(),
             Session::Write(session) => session.memory_bytes(),
             Session::Database(_) => 0,
-            Session::Worker(session) => session.memory_bytes(),
+            // That of its thread
+            Session::Worker(_) => 0,
         }
     }
 
@@ -117,6 +118,24 @@ impl Handlers {
     pub(super) fn knows(&self, command: StringId, dialect: &Dialect) -> bool {
         let command = dialect.command(command).filter(|command| *command != CallKind::Config);
         command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
+    }
+
+    /// The workers of the connection.
+    #[cfg(test)]
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// Those of [`Call::decode`], after which the file that the session writes is not completed: it lacks a block.
+    pub(super) fn decode<'a>(&mut self, request: &RequestMessage<'a>, dialect: &Dialect) -> Result<Call<'a>> {
+        let call = Call::decode(request, dialect);
+        if call.is_err() && matches!(self.sessions.get(&request.session), Some(Session::Write(_))) {
+            self.sessions.remove(&request.session);
+        }
+        call
     }
 
     /// Returns whether the client gets warnings.
@@ -241,7 +260,7 @@ impl Handlers {
 
     fn budget(&self) -> Budget {
         let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
-        let used = used.saturating_add(self.grown.bytes());
+        let used = used.saturating_add(self.grown.bytes()).saturating_add(self.workers.memory_bytes());
         Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used), grown: self.grown.clone() }
     }
 

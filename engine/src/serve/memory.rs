@@ -69,6 +69,36 @@ impl Drop for Growth {
     }
 }
 
+/// The memory of threads of a connection, in bytes. It counts until a thread has given it back, not until its session ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ThreadMemory(Arc<AtomicU64>);
+
+impl ThreadMemory {
+    /// The sum.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts this many bytes.
+    pub(super) fn count(&self, bytes: u64) -> CountedMemory {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        CountedMemory { total: self.clone(), bytes }
+    }
+}
+
+/// Memory that counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct CountedMemory {
+    total: ThreadMemory,
+    bytes: u64,
+}
+
+impl Drop for CountedMemory {
+    fn drop(&mut self) {
+        self.total.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use protocol::copy::{JobChunk, JobEnd, JobRequest, WorkerRequest};
@@ -21,7 +21,7 @@ use repo_format::hash::{Sha1, Sha1Hasher};
 
 use super::files::Files;
 use super::handlers::too_many;
-use super::memory::{Budget, too_much_memory};
+use super::memory::{Budget, CountedMemory, ThreadMemory, too_much_memory};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
@@ -32,19 +32,21 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 const WORKERS_MAX: usize = 32;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
-/// How often a wait for a worker looks for a signal.
-const LOOK: Duration = Duration::from_millis(500);
+/// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,
+/// and other workers get their turn.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The workers of a connection.
 pub(super) struct Workers {
     /// The right to compute.
     slots: Arc<Slots>,
     running: Arc<AtomicUsize>,
+    memory: ThreadMemory,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { slots: Slots::new(1), running: Arc::default() }
+        Workers { slots: Slots::new(1), running: Arc::default(), memory: ThreadMemory::default() }
     }
 }
 
@@ -61,6 +63,7 @@ impl Drop for Running {
 struct OwnedJob {
     job: CopyJob,
     maps: BTreeMap<Box<str>, Vec<u8>>,
+    _memory: CountedMemory,
 }
 
 /// What a worker has made.
@@ -97,25 +100,36 @@ impl StoredChunk {
 
 /// A worker as the connection sees it. Dropping it ends the worker.
 pub(super) struct WorkerSession {
-    jobs: Sender<OwnedJob>,
+    /// `None` once it ends.
+    jobs: Option<Sender<OwnedJob>>,
+    thread: Option<JoinHandle<()>>,
     pieces: Receiver<Piece>,
     /// What did not fit into the last chunk, and where it begins.
     rest: (Vec<u8>, usize),
     is_running: bool,
     cancel: CancelToken,
-    /// The memory of its codec, and of the current job.
-    memory_bytes: u64,
-    job_bytes: u64,
+    memory: ThreadMemory,
     page_size: u32,
 }
 
 impl Drop for WorkerSession {
     fn drop(&mut self) {
         self.cancel.cancel();
+        self.jobs = None;
+        // A thread without a job ends at once. Another one may need a while, and its memory counts that long
+        if let Some(thread) = self.thread.take().filter(|_| !self.is_running) {
+            // One that panicked has ended
+            let _ = thread.join();
+        }
     }
 }
 
 impl Workers {
+    /// The memory that the workers and their jobs may use, also of those that are about to end.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
     /// Starts a worker.
     ///
     /// # Errors
@@ -144,44 +158,46 @@ impl Workers {
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
         let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
+        let counted = (running, self.memory.count(memory_bytes));
         let body = move || {
-            let _running = running;
+            let _counted = counted;
             let turn = slots.turn();
-            let work = || {
-                let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
-                while let Ok(job) = turn.waiting(|| next.recv()) {
-                    let mut store = Store::new(&job, &sender, &turn, network);
-                    let result = worker.run(&job.job, &mut store, &stop);
-                    if let Err(error) = result.and_then(|results| store.end(results)) {
-                        // A client that has left needs no error
-                        let _ = turn.waiting(|| sender.send(Piece::Failed(error)));
+            let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
+            let mut work = |job: OwnedJob| {
+                let mut store = Store::new(&job, &sender, &turn, network);
+                // Each job has a place of its own in the queue, and waits for nothing else with a slot
+                let run = || worker.run(&job.job, &mut store, &stop).and_then(|results| store.end(results));
+                turn.run(run)
+            };
+            warnings.during(|| {
+                while let Ok(job) = next.recv() {
+                    let (piece, has_failed) = match work(job) {
+                        Ok(ended) => (Piece::End(ended), false),
+                        Err(error) => (Piece::Failed(error), true),
+                    };
+                    // A client that has left needs no answer
+                    if sender.send(piece).is_err() || has_failed {
                         return;
                     }
                 }
-            };
-            warnings.during(|| turn.run(work));
+            });
         };
         let started = Builder::new().name("copy".to_owned()).spawn(body);
-        started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
+        let thread = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
         Ok(WorkerSession {
-            jobs,
+            jobs: Some(jobs),
+            thread: Some(thread),
             pieces,
             rest: (Vec::new(), 0),
             is_running: false,
             cancel,
-            memory_bytes,
-            job_bytes: 0,
+            memory: self.memory.clone(),
             page_size: request.page_size,
         })
     }
 }
 
 impl WorkerSession {
-    /// The memory that it may use.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.memory_bytes.saturating_add(self.job_bytes)
-    }
-
     /// Gives the worker its next job.
     ///
     /// # Errors
@@ -191,10 +207,8 @@ impl WorkerSession {
         if self.is_running {
             return Err(Error::new(ErrorCode::Protocol, "worker has a job already"));
         }
-        // The budget counts the job before
-        let left = budget.memory_bytes_left.saturating_add(self.job_bytes);
-        self.job_bytes = convert::job_memory_bytes(request);
-        if self.job_bytes > left {
+        let bytes = convert::job_memory_bytes(request);
+        if bytes > budget.memory_bytes_left {
             return Err(too_much_memory());
         }
         // Before anything is opened
@@ -204,13 +218,16 @@ impl WorkerSession {
             let map = file.blocks.as_ref()?.prior_map?;
             Some((file.name.into(), map.to_vec()))
         });
-        let sent = self.jobs.send(OwnedJob { job, maps: maps.collect() });
-        sent.map_err(|_| Error::new(ErrorCode::Assert, "worker has ended"))?;
+        let job = OwnedJob { job, maps: maps.collect(), _memory: self.memory.count(bytes) };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            return Err(Error::new(ErrorCode::Assert, "worker has ended"));
+        }
         self.is_running = true;
         Ok(())
     }
 
-    /// Fills `block` with the next part of what is stored. It is empty if there is no job.
+    /// Fills `block` with the next part of what is stored. It is empty if there is no job, or nothing for a while.
     ///
     /// # Errors
     /// Those of the job, after which the worker has ended; [`ErrorCode::Term`] after a signal.
@@ -228,11 +245,18 @@ impl WorkerSession {
             if !self.is_running {
                 return Ok(StoredChunk { size, end: None });
             }
-            match self.receive(cancel)? {
-                Piece::Data(data) => self.rest = (data, 0),
-                Piece::Failed(error) => return Err(error),
-                Piece::End(end) => {
-                    (self.is_running, self.job_bytes) = (false, 0);
+            match self.receive()? {
+                Some(Piece::Data(data)) => self.rest = (data, 0),
+                None => {
+                    cancel.check()?;
+                    return Ok(StoredChunk { size, end: None });
+                }
+                Some(Piece::Failed(error)) => {
+                    self.is_running = false;
+                    return Err(error);
+                }
+                Some(Piece::End(end)) => {
+                    self.is_running = false;
                     self.rest = (Vec::new(), 0);
                     return Ok(StoredChunk { size, end: Some(end) });
                 }
@@ -240,15 +264,12 @@ impl WorkerSession {
         }
     }
 
-    fn receive(&self, cancel: &CancelToken) -> Result<Piece> {
-        loop {
-            match self.pieces.recv_timeout(LOOK) {
-                Ok(piece) => return Ok(piece),
-                Err(RecvTimeoutError::Timeout) => cancel.check()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::new(ErrorCode::Assert, "worker has ended"));
-                }
-            }
+    /// Waits for what comes next; `None` if nothing comes for a while.
+    fn receive(&self) -> Result<Option<Piece>> {
+        match self.pieces.recv_timeout(LOOK) {
+            Ok(piece) => Ok(Some(piece)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorCode::Assert, "worker has ended")),
         }
     }
 }
@@ -283,8 +304,8 @@ impl<'a> Store<'a> {
         self.turn.waiting(|| self.pieces.send(piece)).map_err(left)
     }
 
-    /// Ends the job.
-    fn end(mut self, results: Vec<CopyResult>) -> Result<()> {
+    /// Ends the stream of the job.
+    fn end(&mut self, results: Vec<CopyResult>) -> Result<Ended> {
         let mut last = Vec::new();
         if let Some(compressor) = self.compressor()? {
             compressor.finish(&mut last)?;
@@ -292,8 +313,7 @@ impl<'a> Store<'a> {
         if !last.is_empty() {
             self.send(Piece::Data(last))?;
         }
-        let (size, checksum) = (self.size, self.hasher.clone().finish());
-        self.send(Piece::End(Ended { size, checksum, results }))
+        Ok(Ended { size: self.size, checksum: self.hasher.clone().finish(), results })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks the archives and backups of a stanza whose info files can be used.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -8,15 +9,15 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, Stanza};
 use repo_format::wal_name::WalSegment;
 
-use super::passes::{Passed, Passes};
-use super::report::{self, BackupStatus};
+use super::passes::{PassFindings, Passed, Passes};
+use super::report::{self, ArchiveResult, BackupStatus, SegmentRun};
 use super::scope::{Scope, WalScope};
 use super::tally::Tally;
 use super::walk::WalkSettings;
 use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
-use crate::recovery_points::{self, ArchivePoints, BadContent};
+use crate::recovery_points::{CheckedArchive, CheckedContent, GoodPoints};
 use crate::repo::{info_files, manifest_store};
-use crate::{Repo, Result, detail, info, log, warn};
+use crate::{Error, Repo, Result, detail, info, log, warn};
 
 /// The info files of a stanza.
 #[derive(Clone, Copy)]
@@ -72,19 +73,28 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         states: false,
     };
     let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };
-    let Passed { mut tally, half_whole, figures } = passes.run()?;
+    let Passed { found, figures, record_faults } = passes.run()?;
+    let PassFindings { mut tally, half_whole, unlisted } = found;
     log_ranges(&tally);
+    report_unlisted(request, &mut tally, unlisted, &record_faults);
+    if request.points || request.remembers() {
+        tally.mark_unproven();
+    }
     let points = match request.points && request.set.is_none() {
-        true => recoverable(task, infos, &tally)?,
+        true => recoverable(task, infos, &mut tally).map(Some)?,
         false => None,
     };
     let missing_wal = if checks_wal { check_backup_wal(request, infos, &mut tally) } else { 0 };
+    let mut text = report::render(&tally.archives, &tally.backups, request.verbose);
+    for (name, error) in points.iter().flat_map(|points| &points.faults) {
+        let _ = write!(text, "\n  {name} can't be used: {error}");
+    }
     Ok(VerifyFindings {
-        text: report::render(&tally.archives, &tally.backups, request.verbose),
+        text,
         errors: errors + tally.errors + missing_wal,
         half_whole,
         figures,
-        points,
+        points: points.map(|points| points.archives),
         unread: tally.unread,
         first_faults: tally.first_faults,
         archives: tally.archives,
@@ -137,26 +147,50 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
     1
 }
 
-/// Returns what the good backups and segments allow to recover to. `None` if that can't be found out, because the history of
-/// a timeline is damaged, for example.
-///
-/// # Errors
-/// A signal arrived.
-fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &Tally) -> Result<Option<Vec<ArchivePoints>>> {
-    let bad = tally.backups.iter().filter(|backup| backup.status != BackupStatus::Valid);
-    let bad_backups: BTreeSet<BackupLabel> = bad.map(|backup| backup.label.clone()).collect();
-    let segments = tally.archives.iter().map(|archive| {
-        let bad = archive.bad.iter().filter_map(|name| name.parse::<WalSegment>().ok());
-        (archive.id.clone(), bad.collect())
-    });
-    let bad = BadContent { backups: &bad_backups, segments: &segments.collect() };
-    match recovery_points::of_good(task.repo, task.session.stanza(), (infos.backup, infos.archive), &bad) {
-        Ok(points) => Ok(Some(points)),
-        Err(error) => {
-            task.session.cancel_token().check()?;
-            warn!("unable to find out what can be recovered: [{}] {error}", error.code.number());
-            Ok(None)
+/// Returns what the good backups and segments allow to recover to. What can't be used is a fault.
+fn recoverable(task: &VerifyTask<'_>, infos: StanzaInfos<'_>, tally: &mut Tally) -> Result<GoodPoints> {
+    let good = tally.backups.iter().filter(|backup| backup.status == BackupStatus::Valid);
+    let archive = |archive: &ArchiveResult| {
+        let run = |run: &SegmentRun| Some((run.start.parse().ok()?, run.stop.parse().ok()?));
+        let checked = CheckedArchive {
+            segment_size: archive.segment_size,
+            bad: archive.bad.iter().filter_map(|name| name.parse::<WalSegment>().ok()).collect(),
+            runs: archive.ranges.iter().filter_map(run).collect(),
+            left: archive.left_runs.clone(),
+        };
+        (archive.id.clone(), checked)
+    };
+    let checked = CheckedContent {
+        good_backups: good.map(|backup| backup.label.clone()).collect(),
+        archives: tally.archives.iter().map(archive).collect(),
+    };
+    let points = GoodPoints::find(task.repo, task.session.stanza(), (infos.backup, infos.archive), &checked);
+    task.session.cancel_token().check()?;
+    for (name, error) in &points.faults {
+        tally.add_unusable(name, error);
+    }
+    Ok(points)
+}
+
+/// Reports what prevented that files were chosen to be read. With a limit, bad files may not be among those that were read.
+/// Without one, all files were read.
+fn report_unlisted(
+    request: &VerifyRequest,
+    tally: &mut Tally,
+    unlisted: Vec<(BackupLabel, Error)>,
+    record_faults: &[Error],
+) {
+    for (label, error) in unlisted {
+        if request.is_limited() {
+            tally.add_unread(&format!("files of backup {label}"), &error);
+        } else if request.remembers() {
+            warn!("files of backup '{label}' can't be listed: {error}");
+        } else {
+            detail!("files of backup '{label}' can't be listed: {error}");
         }
+    }
+    for error in record_faults.iter().filter(|_| request.is_limited()) {
+        tally.add_unread("what was read earlier", error);
     }
 }
 

@@ -107,6 +107,8 @@ pub struct FileCheck {
     pub checksum: Sha1,
     /// The expected size in bytes, if it is known.
     pub size: Option<u64>,
+    /// The size that is stored in bytes, if the manifest tells.
+    pub stored_size: Option<u64>,
     /// The block map in it, if it has one.
     pub block: Option<BlockCheck>,
 }
@@ -317,6 +319,7 @@ mod tests {
             compress_type: CompressType::None,
             checksum: Sha1::of(b"content"),
             size: Some(7),
+            stored_size: None,
             block: None,
         };
         (storage, check)

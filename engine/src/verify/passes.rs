@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
+use repo_format::label::BackupLabel;
 
 use self::recall::{Next, Recall};
 use super::VerifyTask;
 use super::file::FileChecker;
-use super::memory::{Cutoff, Keeper, ReadFigures, Survey};
+use super::memory::{Cutoff, Keeper, ReadFigures, Survey, Unseen};
 use super::plan::{CheckStep, Plan, PlanSettings};
 use super::repair::HalfWhole;
 use super::scope::Scope;
@@ -45,11 +46,21 @@ pub(super) struct Passes<'a> {
 
 /// The results of all passes.
 pub(super) struct Passed {
+    pub found: PassFindings,
+    /// What was read, if earlier runs are remembered.
+    pub figures: Option<ReadFigures>,
+    /// Why records of earlier runs can't be used.
+    pub record_faults: Vec<Error>,
+}
+
+/// The results of a pass. The last one counts.
+#[derive(Default)]
+pub(super) struct PassFindings {
     pub tally: Tally,
     /// Manifests of which either the file or the copy is damaged.
     pub half_whole: Vec<HalfWhole>,
-    /// What was read, if earlier runs are remembered.
-    pub figures: Option<ReadFigures>,
+    /// Backups whose files can't be listed, and why.
+    pub unlisted: Vec<(BackupLabel, Error)>,
 }
 
 impl Passes<'_> {
@@ -59,19 +70,20 @@ impl Passes<'_> {
     /// Directories can't be listed; a signal arrived.
     pub fn run(&self) -> Result<Passed> {
         let Some(recall) = self.recall()? else {
-            let (tally, half_whole) = self.pass(None, Tally::default())?;
-            return Ok(Passed { tally, half_whole, figures: None });
+            let found = self.pass(None, Tally::default())?;
+            return Ok(Passed { found, figures: None, record_faults: Vec::new() });
         };
         let recall = Mutex::new(recall);
-        let (mut tally, mut half_whole) = self.rounds(&recall)?;
-        if tally.has_bad_parts() && lock(&recall).has_skipped_maps {
+        let mut found = self.rounds(&recall)?;
+        let bad_holders = found.tally.bad_holders();
+        if !bad_holders.is_empty() && lock(&recall).has_skipped_maps {
             // Which of the files that are remembered as good need a bad part
-            lock(&recall).read_maps();
-            (tally, half_whole) = self.pass(Some(&recall), tally)?;
+            lock(&recall).read_maps(bad_holders);
+            found = self.pass(Some(&recall), found.tally)?;
         }
         let mut recall = recall.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.save(&mut recall, tally.errors);
-        Ok(Passed { tally, half_whole, figures: Some(recall.limits.figures) })
+        self.save(&mut recall, &found);
+        Ok(Passed { found, figures: Some(recall.limits.figures), record_faults: recall.take_faults() })
     }
 
     /// Loads what is remembered if that is asked for. A run that reads everything keeps what is remembered up to date, but
@@ -92,9 +104,9 @@ impl Passes<'_> {
         Recall::load(repo, stanza, request).map(Some)
     }
 
-    fn rounds(&self, recall: &Mutex<Recall<'_>>) -> Result<(Tally, Vec<HalfWhole>)> {
+    fn rounds(&self, recall: &Mutex<Recall<'_>>) -> Result<PassFindings> {
         let request = self.task.request;
-        if request.max_bytes.is_none() && request.max_time.is_none() {
+        if !request.is_limited() {
             return self.pass(Some(recall), Tally::default());
         }
         let deadline = request.max_time.and_then(|time| Instant::now().checked_add(time));
@@ -108,15 +120,15 @@ impl Passes<'_> {
             let cutoff = survey.take(bytes_max.min(round));
             lock(recall).begin_pass(cutoff);
             let begin = Instant::now();
-            let (passed, half_whole) = self.pass(Some(recall), tally)?;
+            let found = self.pass(Some(recall), tally)?;
             let read = lock(recall).pass_bytes;
             bytes_max = bytes_max.saturating_sub(read);
             let time = remaining().unwrap_or_default();
             if cutoff.is_none() || bytes_max == 0 || read == 0 || is_short(time, request.max_time) {
-                return Ok((passed, half_whole));
+                return Ok(found);
             }
             round = bytes_in(read, begin.elapsed(), time);
-            tally = passed;
+            tally = found.tally;
         }
     }
 
@@ -128,7 +140,8 @@ impl Passes<'_> {
             self.task.session.cancel_token().check()?;
             while let Some(step) = plan.next()? {
                 if let CheckStep::CheckSegment(named) | CheckStep::CheckFile(named) = step {
-                    lock(recall).survey(&mut survey, &named.check, walk.states.of(&named.check.path));
+                    let shown = walk.shown(&named.check.path);
+                    lock(recall).survey(&mut survey, &named.check, shown);
                 }
             }
             match walk.next()? {
@@ -139,7 +152,7 @@ impl Passes<'_> {
     }
 
     /// Plans all files and reads those that are due. The tally of an earlier pass passes on what it had to tell.
-    fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: Tally) -> Result<(Tally, Vec<HalfWhole>)> {
+    fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: Tally) -> Result<PassFindings> {
         let (task, cancel, repo) = (self.task, self.task.session.cancel_token(), self.walk.repo);
         let (mut walk, mut plan) = (self.new_walk(recall.is_some()), self.new_plan());
         // Only locked to count, so that results never wait for the repository
@@ -184,7 +197,7 @@ impl Passes<'_> {
         )?;
         let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         tally.settle();
-        Ok((tally, walk.half_whole))
+        Ok(PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted })
     }
 
     fn new_walk(&self, states: bool) -> Walk<'_> {
@@ -200,18 +213,17 @@ impl Passes<'_> {
     }
 
     /// Writes what is known now. A repository that can't be written is no reason to fail.
-    fn save(&self, recall: &mut Recall<'_>, errors: u32) {
-        if self.task.request.set.is_some() {
-            // Each such run leaves a file until the next one that sees everything
-            if errors > 0 {
-                recall.save_new();
-            }
+    fn save(&self, recall: &mut Recall<'_>, found: &PassFindings) {
+        let is_set = self.task.request.set.is_some();
+        // In a repository that removes nothing, each such run leaves a file until the next one that sees everything
+        if is_set && found.tally.errors == 0 {
             return;
         }
-        let Err(error) = recall.save_all() else { return };
+        let unseen = if is_set || !found.unlisted.is_empty() { Unseen::KeepAll } else { found.tally.unseen };
+        let Err(error) = recall.save_all(unseen) else { return };
         let text = format!("{}: what was read is not remembered: {error}", self.walk.repo.name());
         // Bad files that are remembered as good would be read too late
-        if self.task.request.remembers() || errors > 0 { warn!("{text}") } else { detail!("{text}") }
+        if self.task.request.remembers() || found.tally.errors > 0 { warn!("{text}") } else { detail!("{text}") }
     }
 }
 
@@ -226,8 +238,8 @@ fn next_job(
         while let Some(step) = plan.next()? {
             let Some(mut job) = lock(tally).take(step) else { continue };
             let Some(recall) = recall else { return Ok(Some(job)) };
-            let state = walk.states.of(&job.check.path);
-            let next = lock(recall).next(&mut job, state);
+            let shown = walk.shown(&job.check.path);
+            let next = lock(recall).next(&mut job, shown);
             match next {
                 Next::Read => return Ok(Some(job)),
                 Next::Known(fault) => lock(tally).add_known(&job, fault),

@@ -72,8 +72,8 @@ pub(super) struct NamedCheck {
 
 /// Whether a backup can be checked.
 pub(super) enum BackupState {
-    /// Its files are checked.
-    Checked,
+    /// Its files are checked, which may be in these backups.
+    Checked(Arc<Vec<BackupLabel>>),
     /// It is the newest and has no manifest yet.
     InProgress,
     /// Neither manifest nor copy exist: the backup may have expired since its directory was listed.
@@ -184,8 +184,9 @@ impl<'a> Plan<'a> {
                     self.plain.insert(label.clone());
                 }
                 let references = Arc::new(manifest.references.clone());
+                let state = BackupState::Checked(Arc::clone(&references));
                 self.backup = Some(OpenBackup { label: label.clone(), manifest, references, next: 0 });
-                BackupState::Checked
+                state
             }
         };
         self.steps.push_back(CheckStep::Backup(label, state));
@@ -240,7 +241,8 @@ fn file_check(stanza: &Stanza, backup: &OpenBackup, file: &ManifestFile, holder:
     let Some(checksum) = file.checksum_repo else {
         // No finished manifest contains a file without a checksum; it fails like a wrong one
         let checksum = file.checksum.unwrap_or(Sha1([0; 20]));
-        return Ok(FileCheck { path, range, cipher, compress_type, checksum, size: Some(file.size), block: None });
+        let (size, stored_size) = (Some(file.size), Some(file.size_repo));
+        return Ok(FileCheck { path, range, cipher, compress_type, checksum, size, stored_size, block: None });
     };
     let block = file.stored_blocks().map(|block| BlockCheck {
         block,
@@ -251,13 +253,15 @@ fn file_check(stanza: &Stanza, backup: &OpenBackup, file: &ManifestFile, holder:
         name: file.name.clone(),
         references: Arc::clone(&backup.references),
     });
+    let size = stored_size(manifest, file);
     Ok(FileCheck {
         path,
         range,
         cipher: Cipher::None,
         compress_type: CompressType::None,
         checksum,
-        size: Some(stored_size(manifest, file)),
+        size: Some(size),
+        stored_size: Some(size),
         block,
     })
 }

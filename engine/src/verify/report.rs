@@ -31,6 +31,8 @@ pub struct ArchiveResult {
     pub valid: u32,
     /// Segments that were not read, and of which nothing is known.
     pub left: u32,
+    /// These segments in order: the first and the last one of each run.
+    pub left_runs: Vec<(WalSegment, WalSegment)>,
     /// The names of the segments that are not valid.
     pub bad: Vec<String>,
     /// Size of a segment in bytes; 0 until one was read.
@@ -42,7 +44,28 @@ pub struct ArchiveResult {
 impl ArchiveResult {
     /// Creates an empty result.
     pub fn new(id: String) -> Self {
-        ArchiveResult { id, total: 0, valid: 0, left: 0, bad: Vec::new(), segment_size: 0, ranges: Vec::new() }
+        ArchiveResult {
+            id,
+            total: 0,
+            valid: 0,
+            left: 0,
+            left_runs: Vec::new(),
+            bad: Vec::new(),
+            segment_size: 0,
+            ranges: Vec::new(),
+        }
+    }
+
+    /// Records that the next segment is not read.
+    pub fn leave(&mut self, segment: &str) {
+        self.left += 1;
+        // No recovery asks for a name that is none
+        let Ok(segment) = segment.parse::<WalSegment>() else { return };
+        let size = self.segment_size;
+        match self.left_runs.last_mut() {
+            Some((_, last)) if size != 0 && last.next(size) == segment => *last = segment,
+            _ => self.left_runs.push((segment, segment)),
+        }
     }
 
     /// Adds the next segment to the last range, or begins a new one if it does not follow.
@@ -80,9 +103,16 @@ pub enum BackupStatus {
     ManifestMissing,
     /// The backup is being made.
     InProgress,
+    /// Nothing is known to be invalid, but not all that the backup needs was read.
+    NotAllRead,
 }
 
 impl BackupStatus {
+    /// Whether the short report names the backup.
+    fn is_reported(self) -> bool {
+        matches!(self, BackupStatus::Invalid | BackupStatus::ManifestMissing)
+    }
+
     /// Returns the word for it in the report.
     pub fn text(self) -> &'static str {
         match self {
@@ -90,6 +120,7 @@ impl BackupStatus {
             BackupStatus::Invalid => "invalid",
             BackupStatus::ManifestMissing => "manifest missing",
             BackupStatus::InProgress => "in-progress",
+            BackupStatus::NotAllRead => "not all read",
         }
     }
 }
@@ -107,6 +138,8 @@ pub struct BackupResult {
     pub valid: u32,
     /// Files that were not read, and of which nothing is known.
     pub left: u32,
+    /// Valid files that need blocks in other backups of which nothing is known.
+    pub unproven: u32,
     /// What is wrong, in the order in which it was found.
     pub faults: Vec<FileFault>,
 }
@@ -114,7 +147,8 @@ pub struct BackupResult {
 impl BackupResult {
     /// Creates an empty result.
     pub fn new(label: BackupLabel) -> Self {
-        BackupResult { label, status: BackupStatus::Valid, total: 0, valid: 0, left: 0, faults: Vec::new() }
+        let status = BackupStatus::Valid;
+        BackupResult { label, status, total: 0, valid: 0, left: 0, unproven: 0, faults: Vec::new() }
     }
 
     /// Records that a file is invalid, and therefore the backup.
@@ -122,6 +156,12 @@ impl BackupResult {
         self.status = BackupStatus::Invalid;
         self.faults.push(fault);
     }
+}
+
+/// Returns whether not all was read that is not known to be invalid.
+pub(super) fn is_open(archives: &[ArchiveResult], backups: &[BackupResult]) -> bool {
+    archives.iter().any(|archive| archive.left > 0)
+        || backups.iter().any(|backup| backup.status == BackupStatus::NotAllRead)
 }
 
 /// Renders the lines about archives and backups, each after a line feed. Without `verbose`, only what is invalid.
@@ -132,11 +172,13 @@ pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: boo
         text.push_str("\n  archiveId: none found");
     }
     for archive in archives {
-        if verbose || archive.total - archive.left.min(archive.total) != archive.valid {
+        if verbose || archive.total.saturating_sub(archive.left) != archive.valid {
             let _ = write!(
                 text,
                 "\n  archiveId: {}, total WAL checked: {}, total valid WAL: {}",
-                archive.id, archive.total, archive.valid
+                archive.id,
+                archive.total.saturating_sub(archive.left),
+                archive.valid
             );
         }
         if archive.total > 0 {
@@ -148,13 +190,13 @@ pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: boo
         text.push_str("\n  backup: none found");
     }
     for backup in backups {
-        if verbose || !matches!(backup.status, BackupStatus::Valid | BackupStatus::InProgress) {
+        if verbose || backup.status.is_reported() {
             let _ = write!(
                 text,
                 "\n  backup: {}, status: {}, total files checked: {}, total valid files: {}",
                 backup.label,
                 backup.status.text(),
-                backup.total,
+                backup.total.saturating_sub(backup.left),
                 backup.valid
             );
         }

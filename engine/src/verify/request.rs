@@ -6,7 +6,7 @@ use std::time::Duration;
 use repo_format::pg::PgVersion;
 
 use super::memory::ReadFigures;
-use super::report::{ArchiveResult, BackupResult};
+use super::report::{self, ArchiveResult, BackupResult};
 use super::unread::Unread;
 use crate::log::Warnings;
 use crate::recovery_points::ArchivePoints;
@@ -80,6 +80,11 @@ impl VerifyRequest {
         self.older_than.is_some() || self.max_bytes.is_some() || self.max_time.is_some()
     }
 
+    /// Returns whether files may be left that are to be read.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_bytes.is_some() || self.max_time.is_some()
+    }
+
     pub(super) fn crew(&self) -> CrewSettings {
         CrewSettings::new(self.process_max, RetryPolicy::new(self.job_retry, self.job_retry_interval))
     }
@@ -117,7 +122,16 @@ pub struct VerifySummary {
 impl VerifySummary {
     /// Returns whether everything is known to be valid.
     pub fn is_valid(&self) -> bool {
-        self.errors == 0 && self.half_whole == 0
+        self.verdict() == Some(true)
+    }
+
+    /// Returns whether everything is valid; `None` if nothing is known to be invalid, but not all was read.
+    pub fn verdict(&self) -> Option<bool> {
+        if self.errors > 0 || self.half_whole > 0 {
+            return Some(false);
+        }
+        let is_open = report::is_open(&self.archives, &self.backups);
+        if is_open { None } else { Some(true) }
     }
 
     /// Returns the error for a caller that wants one if anything is not known to be valid: [`ErrorCode::Command`] if

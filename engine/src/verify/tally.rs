@@ -1,10 +1,13 @@
 //! Counts results: which archives and backups each of them concerns, and what the report says about them.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use repo_format::label::BackupLabel;
 
 use super::file::{Checked, FileCheck, FileFault, StoredPart};
-use super::memory::FileKey;
-use super::parts::{PartResults, Standing};
+use super::memory::{FileKey, StateMark, Unseen};
+use super::parts::{OpenMap, PartResults, Standing};
 use super::plan::{BackupState, CheckStep, NamedCheck, Segments, segment_part};
 use super::report::{ArchiveResult, BackupResult, BackupStatus};
 use super::unread::Unread;
@@ -33,8 +36,8 @@ pub(super) struct PendingRecord {
     pub key: FileKey,
     /// When the check began, in seconds since the epoch.
     pub time: u32,
-    /// Whether the file was there when the directory was listed.
-    pub is_listed: bool,
+    /// What the repository showed of the file; `None` if that is not known.
+    pub state: Option<StateMark>,
 }
 
 /// An archive or backup, by its index among the results.
@@ -54,10 +57,25 @@ struct Deferred {
     own: Option<StoredPart>,
 }
 
+/// The block maps of a backup that were not followed, because the files are remembered as good.
+#[derive(Default)]
+struct BackupMaps {
+    /// The backups that they may refer to.
+    references: Arc<Vec<BackupLabel>>,
+    /// Their number.
+    open: u32,
+}
+
 /// The results so far.
 #[derive(Default)]
 pub(super) struct Tally {
     parts: PartResults,
+    /// What the files of each backup may need of others.
+    maps: Vec<BackupMaps>,
+    /// Whether an earlier pass has told what every pass finds.
+    is_told: bool,
+    /// What becomes of the records of files that no manifest names.
+    pub unseen: Unseen,
     /// Files that depend on others whose results are not known yet, in the order in which they were found.
     deferred: Vec<Deferred>,
     pub archives: Vec<ArchiveResult>,
@@ -73,7 +91,13 @@ pub(super) struct Tally {
 impl Tally {
     /// Begins another pass, which counts everything again. What could not be read and the first faults were told already.
     pub fn after(earlier: Tally) -> Self {
-        Tally { unread: earlier.unread, first_faults: earlier.first_faults, ..Tally::default() }
+        let unread = earlier.unread.begin_pass();
+        Tally {
+            unread,
+            first_faults: earlier.first_faults,
+            is_told: !earlier.archives.is_empty() || !earlier.backups.is_empty(),
+            ..Tally::default()
+        }
     }
 
     /// Records a step, and returns the file to check if it is about one.
@@ -82,7 +106,9 @@ impl Tally {
             CheckStep::Archive(id) => self.archives.push(ArchiveResult::new(id)),
             CheckStep::Segments(segments) => self.add_segments(&segments),
             CheckStep::BadSegment { file, error } => {
-                info!("{} {}: [{}] {error}", FileFault::Other.text(), file.name, error.code.number());
+                if !self.is_told {
+                    info!("{} {}: [{}] {error}", FileFault::Other.text(), file.name, error.code.number());
+                }
                 self.errors += 1;
                 if let Some(archive) = self.archives.last_mut() {
                     archive.add_fault(&file.segment, FileFault::Other);
@@ -95,7 +121,7 @@ impl Tally {
             }
             CheckStep::Backup(label, state) => self.begin_backup(label, state),
             CheckStep::CheckFile(NamedCheck { name, check }) => {
-                self.parts.begin(&check.part());
+                self.parts.begin(&check.part(), check.block.is_some());
                 let subject = Subject::Backup(self.count_file());
                 return Some(VerifyJob { subject, name, check, record: None, only_map: false });
             }
@@ -135,6 +161,10 @@ impl Tally {
         {
             self.errors += 1;
         }
+        if let (None, Subject::Backup(backup), Some(_)) = (fault, job.subject, &job.check.block) {
+            self.parts.set_open_map(&job.check.part(), OpenMap::NotRead);
+            self.add_open_map(backup, OpenMap::NotRead);
+        }
         self.settle_job(job, fault, Vec::new());
     }
 
@@ -143,7 +173,7 @@ impl Tally {
         match job.subject {
             Subject::Archive(index) => {
                 if let Some(archive) = self.archives.get_mut(index) {
-                    archive.left += 1;
+                    archive.leave(segment_of(&job.name));
                 }
             }
             Subject::Backup(index) => {
@@ -151,6 +181,20 @@ impl Tally {
                 self.settle_left(index);
             }
         }
+    }
+
+    /// Records that something that allows to recover can't be used, which pgBackRest does not look at.
+    pub fn add_unusable(&mut self, name: &str, error: &Error) {
+        self.errors += 1;
+        if !self.unread.add(name, error) {
+            warn!("{name} can't be used: {error}");
+        }
+    }
+
+    /// Records that something could not be read, which is neither a file of an archive nor of a backup.
+    pub fn add_unread(&mut self, name: &str, error: &Error) {
+        self.errors += 1;
+        self.unread.count(name, error);
     }
 
     fn settle_job(&mut self, job: &VerifyJob, fault: Option<FileFault>, needs: Vec<StoredPart>) {
@@ -183,18 +227,50 @@ impl Tally {
         for item in std::mem::take(&mut self.deferred) {
             self.conclude(&item, None);
         }
+        self.settle_open_maps();
     }
 
-    /// Returns whether a stored file of a backup is bad, so that others that need a part of it are, too.
-    pub fn has_bad_parts(&self) -> bool {
-        self.parts.has_faults()
+    /// Files whose block maps were not followed may need blocks of any backup that their own one refers to.
+    fn settle_open_maps(&mut self) {
+        let is_read = |backup: &&BackupResult| backup.total > 0 && backup.left == 0;
+        let read: BTreeSet<BackupLabel> = self.backups.iter().filter(is_read).map(|it| it.label.clone()).collect();
+        for (backup, maps) in self.backups.iter_mut().zip(&self.maps) {
+            let is_open = |label: &BackupLabel| *label != backup.label && !read.contains(label);
+            if maps.references.iter().any(is_open) {
+                backup.unproven = backup.unproven.saturating_add(maps.open);
+            }
+        }
+    }
+
+    fn add_open_map(&mut self, backup: usize, open: OpenMap) {
+        match (open, self.maps.get_mut(backup), self.backups.get_mut(backup)) {
+            (OpenMap::NotRead, Some(maps), _) => maps.open += 1,
+            (OpenMap::Unchecked, _, Some(backup)) => backup.unproven += 1,
+            _ => {}
+        }
+    }
+
+    /// Gives the backups of which not all was read a status of their own.
+    pub fn mark_unproven(&mut self) {
+        let is_open = |backup: &&mut BackupResult| backup.left > 0 || backup.unproven > 0;
+        for backup in self.backups.iter_mut().filter(is_open).filter(|backup| backup.status == BackupStatus::Valid) {
+            backup.status = BackupStatus::NotAllRead;
+        }
+    }
+
+    /// Returns the backups that hold a bad file, so that others that need a part of it are bad, too.
+    pub fn bad_holders(&self) -> BTreeSet<BackupLabel> {
+        let label = |path: &str| path.split('/').nth(2)?.parse().ok();
+        self.parts.faulty_paths().filter_map(label).collect()
     }
 
     /// Begins a directory of segments.
     fn add_segments(&mut self, segments: &Segments) {
         let Some(archive) = self.archives.last_mut() else { return };
         for segment in &segments.duplicate {
-            info!("duplicate WAL '{segment}' for '{}' exists, skipping", archive.id);
+            if !self.is_told {
+                info!("duplicate WAL '{segment}' for '{}' exists, skipping", archive.id);
+            }
             self.errors += 1;
         }
         if segments.single.is_empty() {
@@ -208,10 +284,16 @@ impl Tally {
     }
 
     fn begin_backup(&mut self, label: BackupLabel, state: BackupState) {
+        let mut maps = BackupMaps::default();
+        let mut unseen = Unseen::KeepBad;
         let status = match state {
-            BackupState::Checked => BackupStatus::Valid,
+            BackupState::Checked(references) => {
+                (maps.references, unseen) = (references, Unseen::Forget);
+                BackupStatus::Valid
+            }
             BackupState::InProgress => {
-                info!("backup '{label}' appears to be in progress, skipping");
+                unseen = Unseen::Forget;
+                self.tell(&format!("backup '{label}' appears to be in progress, skipping"));
                 BackupStatus::InProgress
             }
             BackupState::ManifestMissing => {
@@ -219,23 +301,34 @@ impl Tally {
                 BackupStatus::ManifestMissing
             }
             BackupState::Unusable { shown, unusable } => {
-                self.unread.add_pair(&shown, &unusable);
+                if self.unread.add_pair(&shown, &unusable) {
+                    unseen = Unseen::KeepAll;
+                }
                 BackupStatus::Invalid
             }
             BackupState::Foreign { pg_id, pg_version, pg_system_id } => {
-                info!(
+                self.tell(&format!(
                     "'{label}' may not be recoverable - PG data (id {pg_id}, version {pg_version}, system-id \
                      {pg_system_id}) is not in the backup.info history, skipping"
-                );
+                ));
                 BackupStatus::Invalid
             }
             BackupState::NoFiles => {
-                info!("backup '{label}' manifest does not contain any target files to verify");
+                self.tell(&format!("backup '{label}' manifest does not contain any target files to verify"));
                 BackupStatus::Invalid
             }
         };
+        self.unseen = self.unseen.max(unseen);
+        self.maps.push(maps);
         self.errors += u32::from(status == BackupStatus::Invalid);
         self.backups.push(BackupResult { status, ..BackupResult::new(label) });
+    }
+
+    /// Logs what every pass finds, once.
+    fn tell(&self, text: &str) {
+        if !self.is_told {
+            info!("{text}");
+        }
     }
 
     /// Counts a file of the latest backup, and returns the backup's index.
@@ -251,14 +344,38 @@ impl Tally {
         match self.parts.standing(&item.needs) {
             Standing::Waiting => self.deferred.push(item),
             Standing::Fault(fault) => self.conclude(&item, Some(fault)),
-            Standing::Valid => self.conclude(&item, None),
-            Standing::Left => self.settle_left(item.backup),
+            Standing::Valid => {
+                self.find_open_map(&item);
+                self.conclude(&item, None);
+            }
+            Standing::Left => {
+                if let Some(own) = &item.own {
+                    self.parts.leave(own);
+                }
+                self.settle_left(item.backup);
+            }
         }
     }
 
     fn settle_left(&mut self, backup: usize) {
         if let Some(backup) = self.backups.get_mut(backup) {
             backup.left += 1;
+        }
+    }
+
+    /// Finds out whether all is known that the map of a good file refers to: of the file itself, or of the one that it is in
+    /// another backup.
+    fn find_open_map(&mut self, item: &Deferred) {
+        let open = match &item.own {
+            Some(own) if !self.parts.knows_blocks(&item.needs) => {
+                self.parts.set_open_map(own, OpenMap::Unchecked);
+                Some(OpenMap::Unchecked)
+            }
+            Some(_) => None,
+            None => item.needs.iter().find_map(|part| self.parts.open_map(part)),
+        };
+        if let Some(open) = open {
+            self.add_open_map(item.backup, open);
         }
     }
 
@@ -282,7 +399,7 @@ impl Tally {
         match fault {
             None => archive.valid += 1,
             Some(fault) => {
-                let segment = segment_part(name.rsplit('/').next().unwrap_or_default());
+                let segment = segment_of(name);
                 archive.add_fault(segment, fault);
                 archive.bad.push(segment.to_owned());
             }
@@ -312,6 +429,11 @@ impl Tally {
             self.first_faults.push(text);
         }
     }
+}
+
+/// The segment that a file is named after.
+fn segment_of(name: &str) -> &str {
+    segment_part(name.rsplit('/').next().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ const WARNINGS_MAX: u32 = 10;
 pub struct Unread {
     /// How many faults of the report are such errors.
     pub total: u32,
+    /// Those of them that each pass meets again.
+    repeated: u32,
     /// The first error.
     pub first: Option<Error>,
     /// The message of the last warning, which is not repeated for the other files of a bundle.
@@ -32,6 +34,12 @@ impl Unread {
         if is_about_content(error) && !is_option {
             return false;
         }
+        self.count(name, error);
+        true
+    }
+
+    /// Counts an error, whatever it is, and warns about it.
+    pub(super) fn count(&mut self, name: &str, error: &Error) {
         self.total += 1;
         let text = error.to_string();
         if self.warned != text && self.warnings < WARNINGS_MAX {
@@ -44,12 +52,18 @@ impl Unread {
             first.hints.clone_from(&error.hints);
             self.first = Some(first);
         }
-        true
     }
 
-    /// The same for a file that is kept twice.
+    /// The same as [`Unread::add`] for a file that is kept twice. Each pass reads it again.
     pub(super) fn add_pair(&mut self, name: &str, unusable: &Unusable) -> bool {
-        self.add(name, &unusable.file) || self.add(name, &unusable.copy)
+        let is_unread = self.add(name, &unusable.file) || self.add(name, &unusable.copy);
+        self.repeated += u32::from(is_unread);
+        is_unread
+    }
+
+    /// Begins another pass, which meets some of the errors again.
+    pub(super) fn begin_pass(self) -> Self {
+        Unread { total: self.total - self.repeated, repeated: 0, ..self }
     }
 }
 
@@ -99,6 +113,7 @@ mod tests {
             compress_type: CompressType::None,
             checksum: Sha1([0; 20]),
             size: None,
+            stored_size: None,
             block: None,
         };
         let bundles = UnopenedBundles::default();
@@ -117,6 +132,18 @@ mod tests {
             assert_eq!(tries("bundle/2", Some(1), ErrorCode::Format), (true, ErrorCode::Format));
             assert_eq!(tries("file", None, ErrorCode::FileOpen), (true, ErrorCode::FileOpen));
         }
+    }
+
+    #[test]
+    fn manifest_that_each_pass_can_not_read_counts_once() {
+        let unusable = Unusable { file: error(ErrorCode::FileOpen), copy: error(ErrorCode::FileOpen) };
+        let mut unread = Unread::default();
+        unread.add("a file, which is read once", &error(ErrorCode::FileRead));
+        for _ in 0..3 {
+            unread = unread.begin_pass();
+            unread.add_pair("backup.manifest", &unusable);
+        }
+        assert_eq!((unread.total, unread.first.unwrap().code), (2, ErrorCode::FileRead));
     }
 
     #[test]

@@ -9,12 +9,13 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
 use super::info_file::{FilePair, Retry};
-use super::memory::StoredStates;
+use super::memory::{Shown, StoredStates};
 use super::plan::{self, Fact, ManifestFact, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
 use crate::repo::wal_header;
-use crate::{Repo, Result, detail};
+use crate::storage::{Entry, EntryKind, FileSize};
+use crate::{Error, Repo, Result, detail};
 
 /// Where to look and how to read.
 #[derive(Clone)]
@@ -40,8 +41,10 @@ pub(super) struct Walk<'a> {
     wal: WalScope,
     /// Manifests of which either the file or the copy is damaged.
     pub half_whole: Vec<HalfWhole>,
+    /// Backups whose files can't be listed, and why.
+    pub unlisted: Vec<(BackupLabel, Error)>,
     /// The stored files of the latest fact, if they were wanted.
-    pub states: StoredStates,
+    states: StoredStates,
 }
 
 /// The archive of one cluster.
@@ -62,6 +65,7 @@ impl<'a> Walk<'a> {
             labels: scope.labels.into(),
             wal: scope.wal,
             half_whole: Vec::new(),
+            unlisted: Vec::new(),
             states: StoredStates::default(),
         }
     }
@@ -82,10 +86,36 @@ impl<'a> Walk<'a> {
             return self.start_archive(id).map(Some);
         }
         let Some(label) = self.labels.pop_front() else { return Ok(None) };
-        if self.settings.states {
-            self.states = read_states(&self.settings, &label);
-        }
+        self.states = StoredStates::default();
         Ok(Some(self.read_backup(label)))
+    }
+
+    /// Returns what the repository shows of a file of the latest fact. Files that other backups hold are listed with them.
+    pub fn shown(&mut self, path: &RepoPath) -> Shown {
+        let holder = || {
+            let below = path.as_str().strip_prefix(layout::backup_stanza(self.settings.stanza).as_str())?;
+            below.split('/').nth(1)?.parse::<BackupLabel>().ok()
+        };
+        if !self.states.has_dir_of(path)
+            && let Some(holder) = holder()
+        {
+            self.list_backup(&holder);
+        }
+        self.states.of(&*self.settings.repo.storage, path)
+    }
+
+    /// Lists the stored files of a backup.
+    fn list_backup(&mut self, label: &BackupLabel) {
+        let (repo, path) = (self.settings.repo, layout::backup_path(self.settings.stanza, label));
+        match self.settings.retry.run(|| repo.storage.list_files(&path)) {
+            Ok(files) => self.states.add(&path, files.into_iter()),
+            Err(error) => {
+                self.states.add_unlisted(&path);
+                if !self.unlisted.iter().any(|(known, _)| known == label) {
+                    self.unlisted.push((label.clone(), error));
+                }
+            }
+        }
     }
 
     fn start_archive(&mut self, id: String) -> Result<Fact> {
@@ -127,21 +157,6 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Lists the stored files of a backup. Without them, all of its files are read.
-fn read_states(settings: &WalkSettings<'_>, label: &BackupLabel) -> StoredStates {
-    let (repo, path) = (settings.repo, layout::backup_path(settings.stanza, label));
-    match settings.retry.run(|| repo.storage.list_files(&path)) {
-        Ok(files) => {
-            let files = files.into_iter().map(|file| (file.path, file.size, file.modified));
-            StoredStates::new(&path, files)
-        }
-        Err(error) => {
-            detail!("files of backup '{label}' can't be listed: {error}");
-            StoredStates::default()
-        }
-    }
-}
-
 /// Lists the segments of one directory, and determines their size from the first one if it is not known yet.
 fn read_wal_dir(
     settings: &WalkSettings<'_>,
@@ -152,10 +167,12 @@ fn read_wal_dir(
     let path = archive.path.join(dir)?;
     let mut entries = settings.repo.storage.list(&path)?.unwrap_or_default();
     entries.retain(|entry| plan::is_wal_file(&entry.name) && wal.has(&archive.id, plan::segment_part(&entry.name)));
-    let states = match settings.states {
-        true => StoredStates::new(&path, entries.iter().map(|entry| (&entry.name, entry.size, entry.modified))),
-        false => StoredStates::default(),
-    };
+    let mut states = StoredStates::default();
+    if settings.states {
+        let file = |entry: &Entry| FileSize { path: entry.name.clone(), size: entry.size, modified: entry.modified };
+        // A link shows nothing of the file that it leads to
+        states.add(&path, entries.iter().filter(|entry| entry.kind == EntryKind::File).map(file));
+    }
     let files: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
     if archive.segment_size == 0 {
         archive.segment_size = first_segment_size(settings, &path, &files);

@@ -95,14 +95,19 @@ pub(crate) struct FileEncoder<'a> {
     pub(crate) turn: Turn,
     pub(crate) sink: Sink,
     read_buffer: Vec<u8>,
-    /// Created for the first file.
-    encoders: Option<Encoders>,
+    encoders: Encoders,
 }
 
 impl<'a> FileEncoder<'a> {
     /// An encoder for the thread that has this turn.
     pub(crate) fn new(rules: &'a CopyRules, turn: &Turn) -> Self {
-        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders: None }
+        let encoders = Encoders::new(rules, turn, false);
+        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders }
+    }
+
+    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
+    pub(super) fn spare_memory(&mut self) {
+        self.encoders = Encoders::new(self.rules, &self.turn, true);
     }
 
     /// The buffer for reading plain bytes.
@@ -122,10 +127,6 @@ impl<'a> FileEncoder<'a> {
         self.read_buffer();
         let FileEncoder { rules, turn, sink, read_buffer, encoders } = self;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
-        let encoders = match encoders {
-            Some(encoders) => encoders,
-            none => none.insert(Encoders::new(rules, turn)?),
-        };
         let transform = match &file.block {
             Some(block) => {
                 let layout = BlockLayout {

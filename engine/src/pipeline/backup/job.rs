@@ -32,7 +32,8 @@ pub struct CopyJob {
 impl CopyJob {
     /// Returns whether the job mostly computes.
     pub fn is_long(&self) -> bool {
-        self.files.iter().map(|file| file.size_original).sum::<u64>() >= LONG_MIN_BYTES
+        // Sizes may come from a client
+        self.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size_original)) >= LONG_MIN_BYTES
     }
 }
 

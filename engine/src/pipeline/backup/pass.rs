@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read, Take};
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
+use repo_format::compress::Compression;
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::read::read_full;
 
@@ -39,40 +40,84 @@ impl Read for Input {
     }
 }
 
+/// A codec that needs no more than this many bytes is kept for each kind of stream also where memory is scarce.
+const KEPT_CODEC_BYTES_MAX: u64 = 32 << 20;
+/// Whole files with and without headers, and super blocks.
+const STREAM_KINDS: u64 = 3;
+
+/// The most memory, in bytes, of the codecs of a worker that spares memory.
+pub(crate) fn spared_codecs_bytes_max(compression: Compression) -> u64 {
+    let bytes = compression.memory_bytes_max();
+    if bytes > KEPT_CODEC_BYTES_MAX { bytes } else { bytes * STREAM_KINDS }
+}
+
+/// A kind of stream, which needs a codec of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamKind {
+    Full,
+    Raw,
+    SuperBlocks,
+}
+
 /// The codecs of a worker, kept from file to file.
 pub(super) struct Encoders {
-    full: StreamEncoder,
+    full: Option<StreamEncoder>,
     raw: Option<StreamEncoder>,
     super_blocks: SuperBlockEncoders,
+    /// Only the codec of one kind of stream is kept.
+    keeps_one: bool,
 }
 
 impl Encoders {
-    pub(super) fn new(rules: &CopyRules, turn: &Turn) -> Result<Self> {
-        Ok(Encoders {
-            full: StreamEncoder::new(rules.compression, &rules.cipher, Framing::Full)?,
+    /// None yet. `spares_memory` tells whether codecs that need much are not kept for another kind of stream.
+    pub(super) fn new(rules: &CopyRules, turn: &Turn, spares_memory: bool) -> Self {
+        Encoders {
+            full: None,
             raw: None,
             super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), turn),
-        })
+            keeps_one: spares_memory && rules.compression.memory_bytes_max() > KEPT_CODEC_BYTES_MAX,
+        }
+    }
+
+    /// Drops the codecs of the other kinds, if they must not be there together.
+    fn spare(&mut self, kind: StreamKind) {
+        if !self.keeps_one {
+            return;
+        }
+        if kind != StreamKind::Full {
+            self.full = None;
+        }
+        if kind != StreamKind::Raw {
+            self.raw = None;
+        }
+        if kind != StreamKind::SuperBlocks {
+            self.super_blocks.clear();
+        }
     }
 
     /// Encodes a file of this job as one stream: in a bundle without headers, if the rules say so.
     pub(super) fn stream(&mut self, rules: &CopyRules, job: &CopyJob) -> Result<Transform<'_>> {
-        if job.bundle_id.is_some() && rules.bundle_raw {
-            Ok(Transform::Whole(match &mut self.raw {
-                Some(raw) => raw,
-                none => none.insert(StreamEncoder::new(rules.compression, &rules.cipher, Framing::Raw)?),
-            }))
-        } else if job.threads > 1 {
+        let (kept, framing) = if job.bundle_id.is_some() && rules.bundle_raw {
+            self.spare(StreamKind::Raw);
+            (&mut self.raw, Framing::Raw)
+        } else {
+            self.spare(StreamKind::Full);
+            (&mut self.full, Framing::Full)
+        };
+        if framing == Framing::Full && job.threads > 1 {
             // Not kept, because it needs more memory than others
             let encoder = StreamEncoder::parallel(rules.compression, &rules.cipher, job.threads)?;
-            Ok(Transform::Parallel(Box::new(encoder)))
-        } else {
-            Ok(Transform::Whole(&mut self.full))
+            return Ok(Transform::Parallel(Box::new(encoder)));
         }
+        Ok(Transform::Whole(match kept {
+            Some(kept) => kept,
+            none => none.insert(StreamEncoder::new(rules.compression, &rules.cipher, framing)?),
+        }))
     }
 
     /// Encodes the blocks of a file that the prior backup lacks.
     pub(super) fn blocks(&mut self, layout: BlockLayout, prior: Option<BlockMap>) -> Result<Transform<'_>> {
+        self.spare(StreamKind::SuperBlocks);
         Ok(Transform::Blocks(BlockWriter::new(layout, prior, &mut self.super_blocks)?))
     }
 }

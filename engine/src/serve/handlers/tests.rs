@@ -126,3 +126,20 @@ fn symbolic_link_is_refused_and_hard_link_of_one_too() {
     handlers.handle(&hard(&inside), 0).unwrap();
     assert_eq!(fs::read_to_string(&link).unwrap(), "content");
 }
+
+#[test]
+fn file_of_which_a_block_was_no_block_was_completed_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut handlers = handlers(dir.path());
+    let file = dir.path().join("backup/demo/file");
+    handlers.handle(&write(&file.display().to_string(), Vec::new()), 7).unwrap();
+    handlers.handle(&Call::WriteBlock(b"first"), 7).unwrap();
+    let message = Call::WriteBlock(b"second").encode(7, Dialect::NEWEST).to_vec();
+    let mut whole = Vec::new();
+    protocol::pack::read_message(&mut message.as_slice(), &mut whole, 1 << 20).unwrap();
+    let mut damaged = RequestMessage::decode(&whole).unwrap();
+    damaged.parameters = None;
+    assert!(handlers.decode(&damaged, Dialect::NEWEST).is_err());
+    assert_eq!(code(handlers.handle(&Call::Close(CallKind::StorageWrite), 7)), Some(ErrorCode::Protocol));
+    assert!(!file.exists());
+}

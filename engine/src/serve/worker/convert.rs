@@ -11,8 +11,11 @@ use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 use repo_format::pg::page::check_page_size;
 
+use super::PIECES_WAITING_MAX;
 use crate::pipeline::PageOutcome;
-use crate::pipeline::backup::{BlockJob, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules};
+use crate::pipeline::backup::{
+    BlockJob, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, spared_codecs_bytes_max,
+};
 use crate::serve::block;
 use crate::serve::filters::compression;
 use crate::serve::formats::passphrase_text;
@@ -33,7 +36,9 @@ pub(super) fn worker_memory_bytes(request: &WorkerRequest<'_>) -> Result<u64> {
     if request.compare_buffer_bytes > COMPARE_BYTES_MAX {
         return Err(Error::new(ErrorCode::Format, format!("compared bytes exceed {COMPARE_BYTES_MAX}")));
     }
-    Ok(request_compression(request)?.memory_bytes_max() + request.compare_buffer_bytes + BUFFER_BYTES)
+    // A file that is not stored yet may be in a buffer and in all pieces that wait
+    let pieces = request.compare_buffer_bytes * (PIECES_WAITING_MAX as u64 + 2);
+    Ok(spared_codecs_bytes_max(request_compression(request)?) + pieces + BUFFER_BYTES)
 }
 
 /// An estimate of the memory that a job uses.
@@ -41,10 +46,10 @@ pub(super) fn job_memory_bytes(request: &JobRequest<'_>) -> u64 {
     let files = request.files.iter().map(|file| FILE_BYTES + file.name.len() as u64);
     let blocks = || request.files.iter().filter_map(|file| file.blocks.as_ref());
     let maps = blocks().map(|blocks| blocks.prior_map.map_or(0, <[u8]>::len) as u64);
-    // One map after the other is decoded
+    // One map after the other is decoded, and as much is made
     let largest = blocks().map(|blocks| {
         let size = blocks.super_block_size.saturating_add(blocks.block_size.into()).saturating_mul(2);
-        size.saturating_add(block::map_bytes(blocks.prior_map))
+        size.saturating_add(block::map_bytes(blocks.prior_map).saturating_mul(2))
     });
     files.chain(maps).fold(0, u64::saturating_add).saturating_add(largest.max().unwrap_or(0))
 }

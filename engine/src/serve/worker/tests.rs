@@ -66,6 +66,10 @@ fn bundle<'a>(files: &[RequestedFile<'a>]) -> JobRequest<'a> {
     JobRequest { bundle_id: Some(3), files: files.to_vec() }
 }
 
+fn budget() -> Budget {
+    Budget { memory_bytes_left: 1 << 30, grown: Grown::default() }
+}
+
 /// The end of a job as a client reads it: size, checksum, and a text for each result.
 type ReadEnd = (u64, Sha1, Vec<String>);
 
@@ -96,7 +100,6 @@ fn run(handlers: &mut Handlers, job: JobRequest<'_>) -> Result<(Vec<u8>, ReadEnd
             return Ok((all, end));
         }
         let (data, next) = ask(handlers, &Call::JobNext)?;
-        assert!(data.len() == BLOCK_BYTES || next.is_some());
         all.extend(data);
         end = next;
     }
@@ -207,16 +210,7 @@ fn file_out_of_reach_and_parameters_out_of_range_are_refused() {
     refuses(WorkerRequest { compare_buffer_bytes: 1 << 40, ..worker() }, None, ErrorCode::Format);
     refuses(WorkerRequest { version_force: Some("x"), ..worker() }, None, ErrorCode::Assert);
     let large = WorkerRequest { compression: Some((Codec::Zst, 99)), ..worker() };
-    assert!(
-        Workers::default()
-            .begin(
-                &large,
-                DataDir::new("/"),
-                &Budget { memory_bytes_left: 1 << 30, grown: Grown::default() },
-                &CancelToken::new()
-            )
-            .is_err()
-    );
+    assert!(Workers::default().begin(&large, DataDir::new("/"), &budget(), &CancelToken::new()).is_err());
     let paged = RequestedFile { page_check: true, ..file("pg_data/a") };
     refuses(WorkerRequest { page_size: 7, ..worker() }, Some(bundle(&[paged])), ErrorCode::Format);
     let two = JobRequest { bundle_id: None, files: vec![file("pg_data/a"), file("pg_data/a")] };
@@ -247,7 +241,6 @@ fn worker_of_which_nothing_is_taken_waits_and_ends_with_its_session() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
     let workers = Workers::default();
-    let budget = || Budget { memory_bytes_left: 1 << 30, grown: Grown::default() };
     let mut worker = workers.begin(&worker(), DataDir::new(dir.path()), &budget(), &CancelToken::new()).unwrap();
     let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
     let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
@@ -273,4 +266,66 @@ fn client_that_has_not_agreed_and_one_of_a_repository_get_no_worker() {
     let served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
     let plain = Handlers::new(served, Capabilities::default());
     assert!(!plain.knows(CallKind::Copy.id(), dialect) && plain.knows(CallKind::StorageRead.id(), dialect));
+}
+
+/// Requests of sessions with a data directory that has a file of this size.
+fn with_file(size: usize) -> (tempfile::TempDir, Handlers) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), vec![1; size]).unwrap();
+    let handlers = handlers(dir.path());
+    (dir, handlers)
+}
+
+#[test]
+fn memory_of_a_cancelled_worker_counted_as_free_while_its_thread_had_it() {
+    let (_dir, mut handlers) = with_file(64 << 20);
+    let costly = || WorkerRequest { compression: Some((Codec::Zst, 21)), ..worker() };
+    // Its thread waits for the only slot with what it has
+    let slots = Arc::clone(&handlers.workers().slots);
+    let turn = slots.turn();
+    turn.run(|| {
+        open(&mut handlers, costly());
+        let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
+        assert_eq!(ask(&mut handlers, &Call::JobBegin(job)).unwrap(), (Vec::new(), None), "it says that it is at work");
+        handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
+        assert!(handlers.workers().memory_bytes() > 400 << 20);
+    });
+    while handlers.workers().memory_bytes() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // One without a job has ended with its session
+    open(&mut handlers, costly());
+    handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
+    assert_eq!(handlers.workers().memory_bytes(), 0);
+}
+
+#[test]
+fn worker_was_counted_with_one_codec_although_it_had_three() {
+    let count = |level| {
+        let request = WorkerRequest { compression: Some((Codec::Zst, level)), ..worker() };
+        convert::worker_memory_bytes(&request).unwrap() >> 20
+    };
+    assert!((3 * 6..3 * 6 + 9).contains(&count(3)), "{}", count(3));
+    // It keeps no second codec of this size
+    assert!((864..864 + 9).contains(&count(22)), "{}", count(22));
+}
+
+#[test]
+fn silent_worker_did_not_let_others_answer() {
+    let (_dir, mut handlers) = with_file(10);
+    let slots = Arc::clone(&handlers.workers().slots);
+    let turn = slots.turn();
+    open(&mut handlers, worker());
+    turn.run(|| {
+        let begun = std::time::Instant::now();
+        assert_eq!(ask(&mut handlers, &Call::JobBegin(bundle(&[file("pg_data/a")]))).unwrap(), (Vec::new(), None));
+        assert_eq!(ask(&mut handlers, &Call::JobNext).unwrap(), (Vec::new(), None));
+        assert!(begun.elapsed() >= LOOK * 2);
+    });
+    loop {
+        if let (data, Some(end)) = ask(&mut handlers, &Call::JobNext).unwrap() {
+            assert_eq!((data.len(), end.2), (10, vec!["copied 10 10 0 None".to_owned()]));
+            break;
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Knowledge;
+use super::{EarlierStanding, Knowledge};
 use crate::verify::file::FileFault;
 
 /// Files, and the bytes that are stored for them.
@@ -31,7 +31,7 @@ pub struct ReadFigures {
     pub remembered: ReadAmount,
     /// Good when they were last read. They should be read again, but the limits did not allow it.
     pub due: ReadAmount,
-    /// Never read. The limits did not allow it.
+    /// Never read, or nothing tells whether they are still the same. The limits did not allow to read them.
     pub never: ReadAmount,
     /// When the file that was read longest ago was read, in seconds since the epoch. Files that were never read do not
     /// count.
@@ -74,19 +74,20 @@ impl Limits {
     /// Decides what to do with a file of so many stored bytes.
     pub fn decide(&mut self, known: Knowledge, bytes: u64) -> Decision {
         let figures = &mut self.figures;
-        let (time, is_bad) = match known {
+        let (time, standing) = match known {
             Knowledge::Now(fault) => {
                 figures.read.add(bytes);
                 return Decision::Known(fault);
             }
-            Knowledge::Earlier { time, is_bad } => (time, is_bad),
+            Knowledge::Earlier { time, standing } => (time, standing),
         };
-        let is_fresh = self.fresh_from.is_some_and(|from| time > from) && time > 0;
-        if is_bad || (!is_fresh && self.has_room(time, bytes)) {
+        let is_good = standing == EarlierStanding::Good;
+        let is_fresh = is_good && self.fresh_from.is_some_and(|from| time > from);
+        if standing == EarlierStanding::Suspect || (!is_fresh && self.has_room(time, bytes)) {
             self.figures.read.add(bytes);
             return Decision::Read;
         }
-        if time == 0 {
+        if !is_good {
             self.figures.never.add(bytes);
             return Decision::Left;
         }
@@ -97,10 +98,15 @@ impl Limits {
         Decision::Known(None)
     }
 
+    /// Returns whether the time is over.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     /// Returns whether a file may be read, and reserves its bytes. A file may exceed the limit, so that one that is larger
     /// than all limits is read some day.
     fn has_room(&mut self, time: u32, bytes: u64) -> bool {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self.is_over() {
             return false;
         }
         match &mut self.cutoff {
@@ -121,8 +127,12 @@ pub(in crate::verify) struct Survey(BTreeMap<u32, u64>);
 impl Survey {
     /// Adds a file of so many stored bytes.
     pub fn add(&mut self, known: Knowledge, bytes: u64, fresh_from: Option<u32>) {
-        let Knowledge::Earlier { time, .. } = known else { return };
-        if time == 0 || fresh_from.is_none_or(|from| time <= from) {
+        let (time, is_good) = match known {
+            // No limit keeps it from being read
+            Knowledge::Now(_) | Knowledge::Earlier { standing: EarlierStanding::Suspect, .. } => return,
+            Knowledge::Earlier { time, standing } => (time, standing == EarlierStanding::Good),
+        };
+        if !is_good || fresh_from.is_none_or(|from| time <= from) {
             let sum = self.0.entry(time).or_default();
             *sum = sum.saturating_add(bytes);
         }

@@ -1,13 +1,19 @@
 //! Decides for each file of a pass whether it is read, and records the results.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
+use repo_format::label::BackupLabel;
 use repo_format::layout::Stanza;
 
 use super::super::VerifyRequest;
 use super::super::file::{Checked, FileCheck, FileFault};
-use super::super::memory::{Cutoff, Decision, FileKey, Keeper, Limits, Memory, ReadFigures, StoredState, Survey};
+use super::super::memory::{
+    Cutoff, Decision, EarlierStanding, FileKey, Keeper, Knowledge, Limits, Memory, ReadFigures, Shown, StateMark,
+    Survey, Unseen,
+};
 use super::super::tally::{PendingRecord, VerifyJob};
-use crate::{Repo, Result};
+use crate::{Error, Repo, Result};
 
 /// What happens to a file.
 pub(super) enum Next {
@@ -27,7 +33,8 @@ pub(super) struct Recall<'a> {
     pub pass_bytes: u64,
     /// Whether the block map of some file that is known to be good was not read.
     pub has_skipped_maps: bool,
-    reads_maps: bool,
+    /// Backups that hold something bad. Maps that may refer to them are read.
+    map_holders: BTreeSet<BackupLabel>,
 }
 
 impl<'a> Recall<'a> {
@@ -42,7 +49,7 @@ impl<'a> Recall<'a> {
         // A run without limits reads everything
         let limits =
             Limits { fresh_from: request.older_than.filter(|age| !age.is_zero()).map(age), ..Limits::default() };
-        Ok(Recall { keeper, memory, limits, pass_bytes: 0, has_skipped_maps: false, reads_maps: false })
+        Ok(Recall { keeper, memory, limits, pass_bytes: 0, has_skipped_maps: false, map_holders: BTreeSet::new() })
     }
 
     /// Begins a pass that reads files up to here.
@@ -52,30 +59,55 @@ impl<'a> Recall<'a> {
         self.pass_bytes = 0;
     }
 
-    /// Begins a pass that reads nothing but the block maps of files that are known to be good.
-    pub fn read_maps(&mut self) {
+    /// Begins a pass that reads nothing but the block maps of files that are known to be good, as far as they may refer to
+    /// these backups.
+    pub fn read_maps(&mut self, holders: BTreeSet<BackupLabel>) {
         self.begin_pass(Some(super::NOTHING));
-        self.reads_maps = true;
+        self.map_holders = holders;
+    }
+
+    fn wants_map(&self, check: &FileCheck) -> bool {
+        let is_wanted = |label: &BackupLabel| self.map_holders.contains(label);
+        check
+            .block
+            .as_ref()
+            .is_some_and(|block| block.references.iter().any(|label| *label != block.holder && is_wanted(label)))
+    }
+
+    /// Why records of earlier runs can't be used.
+    pub fn take_faults(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.keeper.faults)
     }
 
     /// Adds a file to what there is to read.
-    pub fn survey(&mut self, survey: &mut Survey, check: &FileCheck, state: Option<StoredState>) {
-        let known = self.memory.look_up(&FileKey::of(check, state));
-        survey.add(known, stored_bytes(check, state), self.limits.fresh_from);
+    pub fn survey(&mut self, survey: &mut Survey, check: &FileCheck, shown: Shown) {
+        survey.add(self.look_up(&FileKey::of(check), check, shown), stored_bytes(check, shown), self.limits.fresh_from);
+    }
+
+    /// Returns what is known about a file. Nothing tells that one is good whose size contradicts what is expected.
+    fn look_up(&mut self, key: &FileKey, check: &FileCheck, shown: Shown) -> Knowledge {
+        match self.memory.look_up(key, shown) {
+            Knowledge::Earlier { time, standing: EarlierStanding::Open } if contradicts(check, shown) => {
+                Knowledge::Earlier { time, standing: EarlierStanding::Suspect }
+            }
+            known => known,
+        }
     }
 
     /// Decides what happens to a file.
-    pub fn next(&mut self, job: &mut VerifyJob, state: Option<StoredState>) -> Next {
-        let key = FileKey::of(&job.check, state);
-        let known = self.memory.look_up(&key);
-        let bytes = stored_bytes(&job.check, state);
+    pub fn next(&mut self, job: &mut VerifyJob, shown: Shown) -> Next {
+        let key = FileKey::of(&job.check);
+        let known = self.look_up(&key, &job.check, shown);
+        let bytes = stored_bytes(&job.check, shown);
+        job.record = Some(PendingRecord { key, time: now(), state: shown.state().map(StateMark::of) });
         match self.limits.decide(known, bytes) {
             Decision::Read => {
                 self.pass_bytes = self.pass_bytes.saturating_add(bytes);
-                job.record = Some(PendingRecord { key, time: now(), is_listed: state.is_some() });
                 Next::Read
             }
-            Decision::Known(None) if job.check.block.is_some() && self.reads_maps => {
+            // Without the map, nothing tells whether the file needs what is bad
+            Decision::Known(None) if self.wants_map(&job.check) && self.limits.is_over() => Next::Left,
+            Decision::Known(None) if self.wants_map(&job.check) => {
                 job.only_map = true;
                 Next::Read
             }
@@ -91,14 +123,14 @@ impl<'a> Recall<'a> {
 
     /// Records the result of a file.
     pub fn record(&mut self, job: &VerifyJob, result: &Result<Checked>) {
-        let Some(PendingRecord { key, time, is_listed }) = job.record else { return };
+        let Some(PendingRecord { key, time, state }) = job.record else { return };
         let fault = match result {
             Ok(checked) => checked.fault,
             Err(_) => Some(FileFault::Other),
         };
-        // A file that was missing in the listing and appeared since has another key
-        if is_listed || fault.is_some() {
-            self.memory.record(key, time, fault);
+        // A good map is no proof of the file
+        if !job.only_map || fault.is_some() {
+            self.memory.record(key, (time, state), fault);
         }
         self.keeper.checkpoint(&self.memory);
     }
@@ -112,14 +144,27 @@ impl<'a> Recall<'a> {
     ///
     /// # Errors
     /// The repository can't be written.
-    pub fn save_all(&mut self) -> Result<()> {
-        self.keeper.save_all(&self.memory)
+    pub fn save_all(&mut self, unseen: Unseen) -> Result<()> {
+        self.keeper.save_all(&self.memory, unseen)
     }
 }
 
 /// Bytes that are read to check a file.
-fn stored_bytes(check: &FileCheck, state: Option<StoredState>) -> u64 {
-    check.range.limit.or(state.map(|state| state.size)).or(check.size).unwrap_or(0)
+fn stored_bytes(check: &FileCheck, shown: Shown) -> u64 {
+    match shown {
+        Shown::Missing => 0,
+        Shown::Listed(state) => check.range.limit.map_or(state.size, |limit| limit.min(state.size)),
+        Shown::Unknown => check.range.limit.or(check.stored_size).or(check.size).unwrap_or(0),
+    }
+}
+
+/// Returns whether a file can't be good, because the repository shows a size that it can't have.
+fn contradicts(check: &FileCheck, shown: Shown) -> bool {
+    let Shown::Listed(state) = shown else { return false };
+    match check.range.limit {
+        Some(limit) => check.range.offset.saturating_add(limit) > state.size,
+        None => check.stored_size.is_some_and(|expected| expected != state.size),
+    }
 }
 
 /// Seconds since the epoch.

@@ -23,7 +23,7 @@ fn files_of_last(manifests: Vec<Manifest>) -> Vec<String> {
         let fact = Fact::Backup(manifest.data.label.clone(), ManifestFact::Loaded(Box::new(manifest)));
         steps = steps_of(&mut plan, fact);
     }
-    assert!(matches!(steps.remove(0), CheckStep::Backup(_, BackupState::Checked)));
+    assert!(matches!(steps.remove(0), CheckStep::Backup(_, BackupState::Checked(_))));
     steps.iter().map(describe).collect()
 }
 
@@ -140,7 +140,7 @@ fn backup_without_usable_manifest_has_no_files() {
         let steps = steps_of(&mut plan(&stanza), Fact::Backup(label(FULL), fact));
         let [CheckStep::Backup(_, state)] = steps.as_slice() else { panic!("{expected}") };
         let state = match state {
-            BackupState::Checked => "checked",
+            BackupState::Checked(_) => "checked",
             BackupState::InProgress => "in progress",
             BackupState::ManifestMissing => "missing",
             BackupState::Unusable { .. } => "unusable",

@@ -80,6 +80,7 @@ fn segment_check(dir: &WalDir, file: &str, cipher: &Cipher) -> Result<FileCheck>
         // A name whose checksum is none fails like a wrong one
         checksum: Sha1::from_hex(checksum.as_bytes()).unwrap_or(Sha1([0; 20])),
         size: (dir.segment_size != 0).then_some(u64::from(dir.segment_size)),
+        stored_size: None,
         block: None,
     })
 }

@@ -281,3 +281,118 @@ fn block_maps_that_refer_to_each_other_are_settled() {
     let tally = tally(facts.into(), &checks, Results::Late);
     assert_eq!(tally.backups.iter().map(|backup| backup.valid).sum::<u32>(), 2);
 }
+
+/// How many files of each backup are left, and how many need blocks of which nothing is known.
+fn open(tally: &Tally) -> Vec<(u32, u32)> {
+    tally.backups.iter().map(|backup| (backup.left, backup.unproven)).collect()
+}
+
+#[test]
+fn blocks_of_a_backup_without_a_manifest_are_not_known_to_be_good() {
+    for (manifest_fault, status) in
+        [(ErrorCode::FileMissing, BackupStatus::ManifestMissing), (ErrorCode::Checksum, BackupStatus::Invalid)]
+    {
+        for order in [Results::Immediate, Results::Late, Results::Backwards] {
+            let error = || Error::new(manifest_fault, "x");
+            let mut facts = chain();
+            let unusable = Unusable { file: error(), copy: error() };
+            facts[0] = Fact::Backup(FULL.parse().unwrap(), ManifestFact::Unusable(Box::new(unusable)));
+            let mut tally = tally(facts, &chain_checks(), order);
+            assert_eq!(tally.backups[0].status, status);
+            // Both files in blocks of each, the second of which one backup stores and the other refers to
+            assert_eq!(open(&tally), [(0, 0), (0, 2), (0, 2)], "{order:?}");
+            // The report is that of pgBackRest unless points are claimed
+            assert!(tally.backups[1..].iter().all(|backup| backup.status == BackupStatus::Valid));
+            tally.mark_unproven();
+            assert!(tally.backups[1..].iter().all(|backup| backup.status == BackupStatus::NotAllRead), "{order:?}");
+        }
+    }
+}
+
+/// Plays the chain with a decision about each file: `None` leaves it, `Some(false)` remembers it as good, `Some(true)` reads
+/// it.
+fn decided(is_read: impl Fn(&str) -> Option<bool>) -> Tally {
+    let (stanza, checks) = (stanza(), chain_checks());
+    let mut plan = plan(&stanza);
+    let mut tally = Tally::default();
+    for fact in chain() {
+        plan.add(fact);
+        while let Some(step) = plan.next().unwrap() {
+            let Some(job) = tally.take(step) else { continue };
+            match is_read(&shown(&job)) {
+                None => tally.add_left(&job),
+                Some(false) => tally.add_known(&job, None),
+                Some(true) => tally.add_result(1, &job, checks.result(&job)),
+            }
+        }
+    }
+    tally.settle();
+    tally.mark_unproven();
+    tally
+}
+
+#[test]
+fn backup_that_needs_a_file_that_was_not_read_is_not_valid() {
+    use BackupStatus::{NotAllRead, Valid};
+    let (blocks, small) = (format!("{FULL}/pg_data/blocks.pgbi"), format!("{FULL}/bundle/1 0"));
+    let diff = format!("{DIFF}/bundle/1 0");
+    for (left, others_read, expected) in [
+        (format!("{FULL}/pg_data/unused"), true, [NotAllRead, Valid, Valid]),
+        // All refer to it
+        (format!("{FULL}/pg_data/plain"), true, [NotAllRead; 3]),
+        // Blocks of it are needed
+        (blocks, true, [NotAllRead; 3]),
+        (small.clone(), true, [NotAllRead; 3]),
+        (diff, true, [Valid, NotAllRead, NotAllRead]),
+        (format!("{INCR}/pg_data/tiny"), true, [Valid, Valid, NotAllRead]),
+        // The maps of the others were not read, so that nobody knows who needs it
+        (small, false, [NotAllRead; 3]),
+        ("nothing".to_owned(), false, [Valid; 3]),
+        ("nothing".to_owned(), true, [Valid; 3]),
+    ] {
+        let tally = decided(|name| if name == left { None } else { Some(others_read) });
+        let statuses: Vec<BackupStatus> = tally.backups.iter().map(|backup| backup.status).collect();
+        assert_eq!(statuses, expected, "{left} {others_read}");
+        assert_eq!(tally.errors, 0);
+    }
+}
+
+#[test]
+fn segments_that_were_not_read_are_named() {
+    let stanza = stanza();
+    let mut plan = plan(&stanza);
+    let names: Vec<String> = [1, 2, 3, 5].map(|number: u32| format!("{number:08X}-{SUM}.gz")).into();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut tally = Tally::default();
+    for fact in [Fact::Archive("15-1".into()), wal_dir(0, &names)] {
+        plan.add(fact);
+        while let Some(step) = plan.next().unwrap() {
+            let Some(job) = tally.take(step) else { continue };
+            if job.name.contains("00000001-") { tally.add_known(&job, None) } else { tally.add_left(&job) }
+        }
+    }
+    let [archive] = tally.archives.as_slice() else { panic!("one archive") };
+    let name = |number: u32| format!("0000000100000000{number:08X}").parse().unwrap();
+    assert_eq!(archive.left_runs, [(name(2), name(3)), (name(5), name(5))]);
+    assert_eq!((archive.total, archive.valid, archive.left), (4, 1, 3));
+}
+
+#[test]
+fn second_pass_counts_what_can_not_be_read_once() {
+    let refused = || ManifestFact::Unusable(Box::new(Unusable { file: failed(), copy: failed() }));
+    let mut tally = Tally::default();
+    for _ in 0..3 {
+        tally = Tally::after(tally);
+        let stanza = stanza();
+        let mut plan = plan(&stanza);
+        plan.add(Fact::Backup(FULL.parse().unwrap(), refused()));
+        while let Some(step) = plan.next().unwrap() {
+            assert!(tally.take(step).is_none());
+        }
+        assert_eq!((tally.errors, tally.unread.total, tally.unseen), (1, 1, Unseen::KeepAll));
+    }
+}
+
+fn failed() -> Error {
+    Error::new(ErrorCode::FileOpen, "x")
+}

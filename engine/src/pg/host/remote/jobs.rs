@@ -1,16 +1,19 @@
 //! The worker for a data directory on a host that rbr serves: a job is one request, whatever the number of its files.
 //!
 //! What is stored comes as a stream, and what was done with each file at its end. This side writes the bytes, and checks that
-//! they are what the other side has made and that the results fit the job.
+//! they are what the other side has made and that the results fit the job. The checksum of a file within a bundle is taken from
+//! the other side; that of the whole bundle is compared with what came.
 
 mod answer;
+mod session;
+mod unchanged;
 
 use std::collections::VecDeque;
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use protocol::Call;
-use protocol::call::CallKind;
 use protocol::copy::{JobChunk, JobRequest, RequestedBlocks, RequestedFile, WorkerRequest};
 use protocol::filter::PassphraseBytes;
 use repo_format::cipher::{Cipher, Framing};
@@ -18,11 +21,12 @@ use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::Sha1Hasher;
 
 use self::answer::OwnedEnd;
+use self::session::FarSession;
 use super::filters::codec;
 use super::worker::{RemoteWorker, encode_map};
 use crate::cancel::CancelToken;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
-use crate::remote::{Connection, PendingAnswer};
+use crate::remote::{Answer, Connection, PendingAnswer};
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
@@ -34,6 +38,10 @@ const FILE_BYTES: u64 = 80;
 const CHUNKS_AHEAD: usize = 2;
 /// The size of a chunk as pgBackRest's default `buffer-size` makes it.
 const CHUNK_BYTES: u64 = 1 << 20;
+/// Chunks without data that may come at once, and how often they may come after that. They say that the other host is at
+/// work, which rbr says less often.
+const SILENT_MAX: u32 = 100;
+const SILENT_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes that are stored at a time.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -43,8 +51,8 @@ pub(super) struct JobWorker<'a> {
     /// Asks for single files, for jobs that are not done in one request.
     per_file: RemoteWorker<'a>,
     turn: Turn,
-    /// The worker on the other host. It begins with the first job.
-    session: Option<u64>,
+    /// The worker on the other host, kept from job to job. It begins with the first one.
+    session: Option<FarSession>,
     buffer: Vec<u8>,
 }
 
@@ -62,10 +70,10 @@ impl<'a> JobWorker<'a> {
         self.per_file.settings.network_level.filter(|_| is_plain)
     }
 
-    /// Returns the session of the worker on the other host. Its answer is not waited for: the job fails if it failed.
-    fn session(&mut self) -> Result<u64> {
-        if let Some(session) = self.session {
-            return Ok(session);
+    /// Returns the worker on the other host, and its answer unless it has begun already. That comes before those of the job.
+    fn session(&mut self) -> Result<(FarSession, Option<PendingAnswer>)> {
+        if let Some(session) = self.session.take() {
+            return Ok((session, None));
         }
         let settings = &self.per_file.settings;
         let rules: &CopyRules = self.per_file.rules();
@@ -84,26 +92,29 @@ impl<'a> JobWorker<'a> {
             version_force: version.as_deref(),
             network_level: self.network_level(),
         };
-        let session = self.connection.send(&Call::WorkerOpen(request), None)?.session;
-        Ok(*self.session.insert(session))
+        let opened = self.connection.send(&Call::WorkerOpen(request), None)?;
+        Ok((FarSession::new(&self.connection, opened.session), Some(opened)))
     }
 
     /// Begins the job. Returns what the other host stores.
-    fn begin(&mut self, job: &CopyJob, maps: &[Option<Vec<u8>>]) -> Result<JobStream> {
-        let session = self.session()?;
+    fn begin(&mut self, job: &CopyJob, maps: &[Option<Vec<u8>>], cancel: &CancelToken) -> Result<JobStream> {
+        let (session, opened) = self.session()?;
         let files = job.files.iter().zip(maps).map(|(file, map)| requested(file, map.as_deref())).collect();
         let request = JobRequest { bundle_id: job.bundle_id, files };
-        let begun = self.connection.send(&Call::JobBegin(request), Some(session))?;
+        let begun = self.connection.send(&Call::JobBegin(request), Some(session.number))?;
         let mut stream = JobStream {
             connection: Arc::clone(&self.connection),
             session,
             turn: self.turn.clone(),
+            cancel: cancel.clone(),
             chunk: Cursor::new(Vec::new()),
+            opened,
+            silent: (Instant::now(), 0),
             asked: VecDeque::from([begun]),
             end: None,
         };
         // Several small files are one chunk
-        let bytes: u64 = job.files.iter().map(|file| file.size_original).sum();
+        let bytes = job.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size_original));
         stream.ask(CHUNKS_AHEAD.min(usize::try_from(bytes / CHUNK_BYTES).unwrap_or(CHUNKS_AHEAD)))?;
         Ok(stream)
     }
@@ -133,9 +144,19 @@ impl<'a> JobWorker<'a> {
             store.write(data)?;
             pace.after(count as u64, cancel);
         }
-        let end = stream.get_ref().end.as_ref();
+        let JobStream { end, session, .. } = stream.into_inner();
         let end = end.ok_or_else(|| Error::new(ErrorCode::Assert, "job was not read to its end"))?;
+        // One that has failed is not used again
+        self.session = Some(session);
         end.results(rules, job, (size, hasher.finish())).map_err(|error| error.context(copy_text(job)))
+    }
+
+    /// Does the job in one request, unless that is too large.
+    fn run_whole(&mut self, job: &CopyJob, store: &mut dyn JobStore, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
+        let Some(maps) = prior_maps(job, store)? else { return self.per_file.run(job, store, cancel) };
+        let stream = self.begin(job, &maps, cancel)?;
+        drop(maps);
+        self.store(job, stream, (store, cancel))
     }
 }
 
@@ -182,31 +203,27 @@ impl CopyWorker for JobWorker<'_> {
         if job.files.iter().any(|file| file.method.resumes()) {
             return self.per_file.run(job, store, cancel);
         }
-        let Some(maps) = prior_maps(job, store)? else { return self.per_file.run(job, store, cancel) };
         if job.is_long() {
             self.turn.takes_long();
         }
-        let stream = self.begin(job, &maps)?;
-        drop(maps);
-        self.store(job, stream, (store, cancel))
-    }
-}
-
-impl Drop for JobWorker<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session {
-            // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(CallKind::Copy), Some(session)));
-        }
+        let done = unchanged::look(&self.per_file, job, store, cancel)?;
+        let Some(rest) = unchanged::rest(job, &done) else { return self.run_whole(job, store, cancel) };
+        let results = if rest.files.is_empty() { Vec::new() } else { self.run_whole(&rest, store, cancel)? };
+        Ok(unchanged::all_results(job, done, results))
     }
 }
 
 /// What the other host stores for a job.
 struct JobStream {
     connection: Arc<Connection>,
-    session: u64,
+    session: FarSession,
     turn: Turn,
+    cancel: CancelToken,
     chunk: Cursor<Vec<u8>>,
+    /// Comes first, and says why there is no worker.
+    opened: Option<PendingAnswer>,
+    /// When data came last, and chunks without data since then.
+    silent: (Instant, u32),
     asked: VecDeque<PendingAnswer>,
     /// Comes with the last chunk.
     end: Option<OwnedEnd>,
@@ -215,15 +232,38 @@ struct JobStream {
 impl JobStream {
     fn ask(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
-            self.asked.push_back(self.connection.send(&Call::JobNext, Some(self.session))?);
+            self.asked.push_back(self.connection.send(&Call::JobNext, Some(self.session.number))?);
         }
         Ok(())
+    }
+
+    /// Waits for an answer.
+    fn wait(&self, asked: PendingAnswer) -> Result<Answer> {
+        self.turn.waiting(|| asked.wait_or_stop(&self.cancel))
+    }
+
+    /// Waits for the next chunk. One without data says that the other host is still at work.
+    fn next(&mut self) -> Result<()> {
+        if let Some(opened) = self.opened.take() {
+            self.wait(opened)?;
+        }
+        let asked = self.asked.pop_front();
+        let asked = asked.ok_or_else(|| Error::new(ErrorCode::Assert, "unable to continue a job that failed"))?;
+        let answer = self.wait(asked)?;
+        self.cancel.check()?;
+        self.accept(JobChunk::decode(answer.data())?)
     }
 
     /// Takes a chunk, and asks for the next ones.
     fn accept(&mut self, chunk: JobChunk<'_>) -> Result<()> {
         if chunk.data.is_empty() && chunk.end.is_none() {
-            return Err(Error::new(ErrorCode::Protocol, "chunk of a job is empty before its end"));
+            self.silent.1 += 1;
+            let waited = self.silent.0.elapsed().as_millis() / SILENT_INTERVAL.as_millis();
+            if u128::from(self.silent.1.saturating_sub(SILENT_MAX)) > waited {
+                return Err(Error::new(ErrorCode::Protocol, "chunks of a job are empty before its end"));
+            }
+        } else {
+            self.silent = (Instant::now(), 0);
         }
         self.chunk = Cursor::new(chunk.data.to_vec());
         self.end = chunk.end.map(OwnedEnd::new).transpose()?;
@@ -241,18 +281,11 @@ impl Read for JobStream {
             if read > 0 || buffer.is_empty() || self.end.is_some() {
                 return Ok(read);
             }
-            let Some(next) = self.asked.pop_front() else {
-                return Err(io::Error::other("unable to continue a job that failed"));
-            };
-            let answer = match self.turn.waiting(|| next.wait()) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    // A job that continued after an error must not look like a whole one
-                    self.asked.clear();
-                    return Err(error.into());
-                }
-            };
-            self.accept(JobChunk::decode(answer.data())?)?;
+            if let Err(error) = self.next() {
+                // A job that continued after an error must not look like a whole one
+                self.asked.clear();
+                return Err(error.into());
+            }
         }
     }
 }

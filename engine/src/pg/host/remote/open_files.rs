@@ -13,8 +13,9 @@ use crate::{CancelToken, Result};
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 /// What an open file needs besides its codec, in bytes.
 const FILE_BYTES: u64 = 1 << 20;
-/// A file of at most this size, in bytes, is closed with the first answer: that is the smallest useful `buffer-size`.
-const SMALL_BYTES: u64 = 64 << 10;
+/// A file of at most this size, in bytes, is closed with the first answer: half of the smallest `buffer-size`, because it may
+/// grow a little.
+const SMALL_BYTES: u64 = 8 << 10;
 /// How often a wait looks for a cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 

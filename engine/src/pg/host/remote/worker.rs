@@ -77,7 +77,7 @@ impl<'a> RemoteWorker<'a> {
     }
 
     /// Compares all files of a job that are to be compared.
-    fn compare(&self, open: &mut OpenJob<'_>) -> Result<Vec<Compared>> {
+    pub(super) fn compare(&self, open: &mut OpenJob<'_>) -> Result<Vec<Compared>> {
         let files = &open.job.files;
         let mut to_ask = files.iter().filter(|file| file.method.compares());
         let mut asked = VecDeque::new();

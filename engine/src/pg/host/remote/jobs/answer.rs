@@ -3,6 +3,7 @@
 use protocol::copy::{CheckedPages, CopiedFile, JobEnd, JobFileResult};
 use repo_format::hash::Sha1;
 use repo_format::manifest::PageRange;
+use repo_format::pg::control::CONTROL_FILE_SIZE;
 
 use crate::pg::data_dir::PG_CONTROL;
 use crate::pg::host::remote::filters::transforms;
@@ -72,14 +73,18 @@ fn refuse<T>(text: &str) -> Result<T> {
 
 /// Checks that the file can have this result.
 fn check(rules: &CopyRules, job: &CopyJob, file: &CopyFile, outcome: &CopyOutcome) -> Result<()> {
+    let is_control = &*file.name == PG_CONTROL;
     match outcome {
+        CopyOutcome::Copied(copied) if is_control && copied.size != CONTROL_FILE_SIZE as u64 => {
+            refuse(&format!("it has {} byte(s) instead of {CONTROL_FILE_SIZE}", copied.size))
+        }
+        CopyOutcome::Removed | CopyOutcome::Truncated if is_control => refuse("it is missing or empty"),
         CopyOutcome::Copied(copied) => check_copied(rules, file, copied),
         CopyOutcome::Unchanged { size, checksum } => {
             let is_recorded = file.has_reference && *size == file.size && Some(*checksum) == file.checksum;
             if is_recorded { Ok(()) } else { refuse("it has changed but was not stored") }
         }
         CopyOutcome::Truncated if job.bundle_id.is_none() && file.block.is_none() => refuse("nothing of it was stored"),
-        CopyOutcome::Removed if &*file.name == PG_CONTROL => refuse("it is missing"),
         CopyOutcome::Resumed { .. } => refuse("it was not stored"),
         CopyOutcome::Truncated | CopyOutcome::Removed => Ok(()),
     }
@@ -96,11 +101,25 @@ fn check_copied(rules: &CopyRules, file: &CopyFile, copied: &Copied) -> Result<(
     if map_size.is_some_and(|map_size| map_size == 0 || map_size > size_repo) {
         return refuse(&format!("block map of {map_size:?} byte(s) does not fit {size_repo} byte(s)"));
     }
+    if let Some(PageOutcome::Errors(ranges)) = &copied.pages
+        && !fits(ranges, size / u64::from(rules.page_size.max(1)))
+    {
+        return refuse("the ranges of damaged pages do not fit the file");
+    }
     match (transforms(rules, file), copied.checksum_repo) {
         (true, Some(_)) => Ok(()),
         (false, None) if size == size_repo => Ok(()),
         _ => refuse("size or checksum of what was stored is not right"),
     }
+}
+
+/// Returns whether ranges follow one another within a file of so many pages, whatever the number of its first one.
+fn fits(ranges: &[PageRange], pages: u64) -> bool {
+    let follow = ranges.windows(2).all(|pair| pair[0].last < pair[1].first);
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
+    follow
+        && ranges.iter().all(|range| range.first <= range.last)
+        && u64::from(last.last.saturating_sub(first.first)) < pages
 }
 
 fn outcome(result: JobFileResult<'_>) -> Result<CopyOutcome> {

@@ -10,6 +10,8 @@ use repo_format::layout::RepoPath;
 use super::*;
 use crate::pg::RemotePgSettings;
 use crate::pg::data_dir::DataDir;
+use crate::pg::host::PgHost;
+use crate::pg::host::remote::RemoteHost;
 use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
@@ -20,6 +22,8 @@ struct Memory {
     bytes: Vec<u8>,
     /// The map that every file continues.
     map: Option<(BlockMap, u32)>,
+    /// How many maps were read.
+    maps_read: usize,
 }
 
 impl JobStore for Memory {
@@ -33,6 +37,7 @@ impl JobStore for Memory {
     }
 
     fn prior_map(&mut self, _: &CopyFile) -> Result<Option<BlockMap>> {
+        self.maps_read += 1;
         Ok(self.map.as_ref().map(|(map, _)| map.clone()))
     }
 }
@@ -59,14 +64,6 @@ fn settings(network_level: Option<i32>) -> Arc<RemotePgSettings> {
     Arc::new(RemotePgSettings { key: 1, path, version_force: None, command, network_level, processes: Vec::new() })
 }
 
-fn per_file<'a>(
-    connection: Arc<Connection>,
-    settings: Arc<RemotePgSettings>,
-    rules: &'a CopyRules,
-) -> RemoteWorker<'a> {
-    RemoteWorker::new(connection, Arc::default(), settings, FileEncoder::new(rules, &Turn::FREE))
-}
-
 fn file(name: &str, size: u64) -> CopyFile {
     CopyFile {
         name: name.into(),
@@ -85,6 +82,25 @@ fn file(name: &str, size: u64) -> CopyFile {
 
 fn job(bundle_id: Option<u64>, files: Vec<CopyFile>) -> CopyJob {
     CopyJob { from: CopyFrom::Primary, path: RepoPath::new("backup/x").unwrap(), bundle_id, files, threads: 1 }
+}
+
+/// A worker of a process that has no other ones.
+fn worker(connection: Arc<Connection>, settings: Arc<RemotePgSettings>, rules: &CopyRules) -> JobWorker<'_> {
+    let encoder = FileEncoder::new(rules, &Turn::FREE);
+    JobWorker::new(RemoteWorker::new(connection, Arc::default(), settings, encoder), &Turn::FREE)
+}
+
+/// Settings of a data directory of this host.
+fn settings_of(path: &Path) -> Arc<RemotePgSettings> {
+    Arc::new(RemotePgSettings { path: path.to_owned(), ..Arc::unwrap_or_clone(settings(None)) })
+}
+
+/// Connects to a process that serves a data directory.
+fn connect_to(path: &Path) -> Arc<Connection> {
+    let served = path.to_owned();
+    let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
+    connection.call(&Call::Features).unwrap();
+    connection
 }
 
 /// Makes files with pages, some of them damaged. Returns the names with their sizes.
@@ -108,17 +124,16 @@ fn both(
     map: Option<&BlockMap>,
     network: Option<i32>,
 ) -> [(Vec<u8>, Vec<CopyResult>); 2] {
-    let memory = || Memory { bytes: Vec::new(), map: map.map(|map| (map.clone(), 0)) };
+    let memory = || Memory { map: map.map(|map| (map.clone(), 0)), ..Memory::default() };
     let mut local = memory();
-    let mut worker = LocalWorker::new(DataDir::new(path), None, rules, &Turn::FREE);
+    let mut local_worker = LocalWorker::new(DataDir::new(path), None, rules, &Turn::FREE);
     // A worker does one job after the other, and what it had before decides what some codecs make
-    worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
-    let results = worker.run(job, &mut local, &CancelToken::new()).unwrap();
+    local_worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
+    let results = local_worker.run(job, &mut local, &CancelToken::new()).unwrap();
     let served = path.to_owned();
     let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
     connection.call(&Call::Features).unwrap();
-    let per_file = per_file(connection, settings(network), rules);
-    let mut worker = JobWorker::new(per_file, &Turn::FREE);
+    let mut worker = worker(connection, settings(network), rules);
     let mut far = memory();
     worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
     let far_results = worker.run(job, &mut far, &CancelToken::new()).unwrap();
@@ -183,9 +198,9 @@ fn job_of_an_interrupted_backup_is_asked_for_file_by_file() {
     let rules = rules(CompressType::None, 0);
     let mut settings = Arc::unwrap_or_clone(settings(None));
     settings.path = dir.path().to_owned();
-    let per_file = per_file(connection, Arc::new(settings), &rules);
-    let mut store = Memory { bytes: fs::read(dir.path().join("base/1/1")).unwrap(), map: None };
-    let results = JobWorker::new(per_file, &Turn::FREE).run(&job(None, vec![file]), &mut store, &CancelToken::new());
+    let mut store = Memory { bytes: fs::read(dir.path().join("base/1/1")).unwrap(), ..Memory::default() };
+    let results =
+        worker(connection, Arc::new(settings), &rules).run(&job(None, vec![file]), &mut store, &CancelToken::new());
     assert!(matches!(results.unwrap()[0].outcome, CopyOutcome::Resumed { .. }));
 }
 
@@ -214,8 +229,7 @@ fn answered(job: &CopyJob, chunks: Vec<(Vec<u8>, Option<SentEnd>)>) -> Result<Ve
         }
     });
     let rules = rules(CompressType::None, 0);
-    let per_file = per_file(connection.unwrap(), settings(None), &rules);
-    JobWorker::new(per_file, &Turn::FREE).run(job, &mut Memory::default(), &CancelToken::new())
+    worker(connection.unwrap(), settings(None), &rules).run(job, &mut Memory::default(), &CancelToken::new())
 }
 
 #[test]
@@ -263,9 +277,185 @@ fn results_that_do_not_fit_the_job_or_the_bytes_are_refused() {
     let good = || vec![copied(&|_| ()), second()];
     assert!(answered(&two, vec![(b"abcabd".to_vec(), Some((6, whole, good())))]).is_err());
     assert!(answered(&two, vec![(b"abcabc".to_vec(), None)]).is_err());
-    assert!(answered(&two, vec![(Vec::new(), None), (b"abcabc".to_vec(), Some((6, whole, good())))]).is_err());
     let control = job(None, vec![wanted("pg_data/global/pg_control")]);
     let none = || (0, Sha1::of(b""), vec![JobFileResult::Removed]);
     assert!(answered(&control, vec![(Vec::new(), Some(none()))]).is_err());
     assert!(answered(&job(None, vec![wanted("pg_data/a")]), vec![(Vec::new(), Some(none()))]).is_ok());
+}
+
+#[test]
+fn empty_control_file_and_ranges_of_pages_behind_the_end_were_accepted() {
+    let control = job(Some(1), vec![CopyFile { page_check: false, ..file("pg_data/global/pg_control", 8192) }]);
+    let empty = Sha1::of(b"");
+    for result in [JobFileResult::Truncated, JobFileResult::Removed] {
+        let refused = answered(&control, vec![(Vec::new(), Some((0, empty, vec![result])))]);
+        assert_eq!(refused.unwrap_err().code, ErrorCode::FileRead);
+    }
+    let content = vec![1; 3 * 8192];
+    let sum = Sha1::of(&content);
+    let copied = |size: usize, pages| {
+        let sum: &'static Sha1 = Box::leak(Box::new(Sha1::of(&content[..size])));
+        let size = size as u64;
+        let (checksum, size_repo, checksum_repo, offset, map_size) = (&sum.0[..], size, None, 0, None);
+        JobFileResult::Copied(CopiedFile { size, checksum, size_repo, checksum_repo, offset, map_size, pages })
+    };
+    let short = vec![(content[..100].to_vec(), Some((100, Sha1::of(&content[..100]), vec![copied(100, None)])))];
+    assert!(answered(&control, short).is_err());
+    let whole = vec![(content[..8192].to_vec(), Some((8192, Sha1::of(&content[..8192]), vec![copied(8192, None)])))];
+    assert!(answered(&control, whole).is_ok());
+    let paged = job(Some(1), vec![file("pg_data/base/1/1.1", 3 * 8192)]);
+    let damaged = |ranges: &[[u32; 2]]| {
+        let pages = Some(protocol::copy::CheckedPages::Damaged(ranges.to_vec()));
+        answered(&paged, vec![(content.clone(), Some((3 * 8192, sum, vec![copied(3 * 8192, pages)])))])
+    };
+    // Numbers continue those of the segment before
+    assert!(damaged(&[[131_072, 131_072], [131_074, 131_074]]).is_ok());
+    for ranges in [&[][..], &[[5, 4]], &[[0, 3]], &[[1, 1], [0, 0]], &[[0, 1], [1, 2]], &[[0, 0], [u32::MAX, u32::MAX]]]
+    {
+        assert!(damaged(ranges).is_err(), "{ranges:?}");
+    }
+}
+
+/// A file in blocks that was stored before with this content.
+fn compared(name: &str, before: &[u8]) -> CopyFile {
+    CopyFile {
+        method: CopyMethod::Compare,
+        has_reference: true,
+        checksum: Some(Sha1::of(before)),
+        page_check: false,
+        block: Some(BlockJob { block_size: 8192, checksum_size: 8, super_block_size: 1 << 18, prior: None }),
+        ..file(name, before.len() as u64)
+    }
+}
+
+#[test]
+fn reason_of_a_refused_worker_was_lost() {
+    let connection = connect(move |stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(Some(protocol::Capabilities::own().encode()));
+        assert!(matches!(script.read(), Some(Call::WorkerOpen(_))));
+        script.refuse(&Error::new(ErrorCode::Memory, "too much memory"));
+        while script.read().is_some_and(|call| call != Call::Exit) {
+            script.refuse(&Error::new(ErrorCode::Protocol, "unable to find session id 2 for request copy:prc"));
+        }
+    });
+    let rules = rules(CompressType::None, 0);
+    let mut worker = worker(connection.unwrap(), settings(None), &rules);
+    let job = job(Some(1), vec![file("pg_data/a", 3)]);
+    let error = worker.run(&job, &mut Memory::default(), &CancelToken::new()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Memory, "{error}");
+    assert!(error.to_string().contains("too much memory"), "{error}");
+}
+
+#[test]
+fn maps_of_unchanged_files_were_read_before_the_files_were_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..200_000u32).map(|number| (number / 999) as u8).collect();
+    for name in ["same", "differs", "shorter"] {
+        fs::write(dir.path().join(name), &content).unwrap();
+    }
+    let rules = CopyRules { reference: 1, ..rules(CompressType::Zst, 3) };
+    let map = {
+        let mut store = Memory::default();
+        let first = CopyFile { method: CopyMethod::Copy, has_reference: false, ..compared("pg_data/same", &content) };
+        let rules = CopyRules { reference: 0, ..rules.clone() };
+        let mut worker = LocalWorker::new(DataDir::new(dir.path()), None, &rules, &Turn::FREE);
+        let results = worker.run(&job(Some(1), vec![first]), &mut store, &CancelToken::new()).unwrap();
+        let CopyOutcome::Copied(copied) = &results[0].outcome else { panic!("{results:?}") };
+        let begin = store.bytes.len() - usize::try_from(copied.map_size.unwrap()).unwrap();
+        BlockMap::read(&store.bytes[begin..], 8192, 8).unwrap()
+    };
+    let mut changed = content.clone();
+    changed[100_000] ^= 1;
+    fs::write(dir.path().join("differs"), &changed).unwrap();
+    fs::write(dir.path().join("shorter"), &content[..8192]).unwrap();
+    let names = ["same", "differs", "same", "gone", "shorter"].map(|name| format!("pg_data/{name}"));
+    let mut files: Vec<_> = names.iter().map(|name| compared(name, &content)).collect();
+    // Without blocks no map is read, so the other host compares it with the job
+    files.push(CopyFile { block: None, ..files[0].clone() });
+    let memory = || Memory { map: Some((map.clone(), 0)), ..Memory::default() };
+    let [mut here, mut far] = [memory(), memory()];
+    let whole = job(Some(1), files);
+    let cancel = CancelToken::new();
+    let local = LocalWorker::new(DataDir::new(dir.path()), None, &rules, &Turn::FREE).run(&whole, &mut here, &cancel);
+    let results = worker(connect_to(dir.path()), settings_of(dir.path()), &rules).run(&whole, &mut far, &cancel);
+    let results = results.unwrap();
+    assert_eq!(results, local.unwrap());
+    assert!(here.bytes == far.bytes && !far.bytes.is_empty());
+    assert!(matches!(results[5].outcome, CopyOutcome::Unchanged { .. }));
+    assert_eq!(far.maps_read, 2, "those of the two files that differ");
+    // Nothing of a job without changes is asked for
+    let mut far = memory();
+    let same = job(Some(1), vec![compared(&names[0], &content)]);
+    let mut worker = worker(connect_to(dir.path()), settings_of(dir.path()), &rules);
+    worker.run(&same, &mut far, &cancel).unwrap();
+    assert!(worker.session.is_none() && far.maps_read == 0);
+}
+
+#[test]
+fn signal_was_not_noticed_while_the_other_host_was_silent() {
+    let connection = connect(move |stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(Some(protocol::Capabilities::own().encode()));
+        // No job is ever answered
+        while script.read().is_some() {}
+    });
+    let rules = rules(CompressType::None, 0);
+    let mut worker = worker(connection.unwrap(), settings(None), &rules);
+    let cancel = CancelToken::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            cancel.cancel_by_signal(15);
+        });
+        let begun = std::time::Instant::now();
+        let job = job(Some(1), vec![file("pg_data/a", 3)]);
+        let error = worker.run(&job, &mut Memory::default(), &cancel).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Term, "{error}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn host_that_is_at_work_says_so_and_is_asked_again() {
+    const SUM: Sha1 = Sha1([7; 20]);
+    let copied = CopiedFile {
+        size: 3,
+        checksum: &SUM.0,
+        size_repo: 3,
+        checksum_repo: None,
+        offset: 0,
+        map_size: None,
+        pages: None,
+    };
+    let one = job(Some(1), vec![CopyFile { page_check: false, checksum: Some(SUM), ..file("pg_data/a", 3) }]);
+    let sum = Sha1::of(b"abc");
+    let copied = JobFileResult::Copied(CopiedFile { checksum: Box::leak(Box::new(sum.0)), ..copied });
+    let chunks = vec![
+        (Vec::new(), None),
+        (Vec::new(), None),
+        (b"ab".to_vec(), None),
+        (Vec::new(), None),
+        (b"c".to_vec(), Some((3, sum, vec![copied]))),
+    ];
+    assert_eq!(answered(&one, chunks).unwrap().len(), 1);
+}
+
+#[test]
+fn third_worker_at_a_level_that_needs_much_memory_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("empty"), b"").unwrap();
+    let host = RemoteHost::over(connect_to(dir.path()), Arc::unwrap_or_clone(settings_of(dir.path())));
+    let job = job(Some(1), vec![CopyFile { page_check: false, ..file("pg_data/empty", 100) }]);
+    for level in [19, 20, 21, 22] {
+        let rules = rules(CompressType::Zst, level);
+        // All are there at a time, as those of the threads of a backup
+        let mut workers: Vec<_> = (0..4).map(|_| host.copy_worker(1, &rules, &Turn::FREE).unwrap()).collect();
+        for worker in &mut workers {
+            let results = worker.run(&job, &mut Memory::default(), &CancelToken::new()).unwrap();
+            assert_eq!(results[0].outcome, CopyOutcome::Truncated, "level {level}");
+        }
+    }
 }
