@@ -7,7 +7,7 @@ use std::process::Command;
 use engine::info::InfoRequest;
 use engine::pg::archiving::{ArchiveSettings, SettingChange, apply};
 use engine::pg::discover::{DiscoverRequest, FoundCluster, RunningServer};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, Session};
 use repo_format::label::BackupType;
 
 use super::{Asked, choose};
@@ -60,17 +60,18 @@ pub(crate) fn finish(config: &Config, path: &str, asked: &mut Asked) -> Result<E
         }
     }
     let status = next.run("check")?;
+    if status != ExitStatus::SUCCESS {
+        return Ok(status);
+    }
     if let Some(text) = next.would_expire()? {
         crate::print(&format!("{text}\n"))?;
         return Ok(ExitStatus::LEFT_TO_DO);
     }
-    if status == ExitStatus::SUCCESS {
-        crate::print(&format!(
-            "PostgreSQL archives its WAL into the repository. The first backup, as {}: {}\n",
-            cluster.owner.name,
-            next.shown("backup")
-        ))?;
-    }
+    crate::print(&format!(
+        "PostgreSQL archives its WAL into the repository. The first backup, as {}: {}\n",
+        cluster.owner.name,
+        next.shown("backup")
+    ))?;
     Ok(status)
 }
 
@@ -175,7 +176,9 @@ impl Next {
     fn would_expire(&self) -> Result<Option<String>> {
         let config = self.resolve("expire")?;
         let keys = config.repo_keys_selected();
-        let facts = repos::session(&config, &keys)?.info(&InfoRequest::default())?;
+        let settings = keys.iter().map(|&key| repos::settings(&config, key)).collect::<Result<Vec<_>>>()?;
+        let session = Session::new(repos::stanza(&config)?, settings)?.with_lock_path(repos::lock_path(&config)?);
+        let facts = session.with_cancel(cancel_token().clone()).info(&InfoRequest::default())?;
         for key in keys {
             let is_full = |label: &repo_format::label::BackupLabel| label.backup_type() == BackupType::Full;
             let full = facts.backups.iter().filter(|backup| backup.repo_key == key && is_full(&backup.label)).count();

@@ -1,10 +1,14 @@
 //! A rate that several threads share.
 
 use std::fmt;
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use crate::cancel::CancelToken;
 use crate::warn;
@@ -70,7 +74,7 @@ struct LimitState {
     /// When to look at the file again.
     look_at: Duration,
     /// What the file contained last.
-    file_text: Option<String>,
+    seen: RateText,
 }
 
 impl fmt::Debug for RateLimit {
@@ -93,7 +97,7 @@ impl RateLimit {
             used_until: Duration::ZERO,
             bytes: 0,
             look_at: Duration::ZERO,
-            file_text: None,
+            seen: RateText::Absent,
         };
         RateLimit { clock, configured, file: None, state: Mutex::new(state) }
     }
@@ -165,16 +169,22 @@ impl RateLimit {
             state.look_at = now + FILE_INTERVAL;
         }
         // Without the lock, because a file system may be slow
-        let text = read_text(&file.path);
+        let found = RateText::read(&file.path);
         let mut state = self.state();
-        if text == state.file_text {
+        if found == state.seen {
             return;
         }
-        state.file_text.clone_from(&text);
-        match text.as_deref().map(str::trim) {
-            None | Some("") => state.rate = self.configured,
-            Some("none") => state.rate = None,
-            Some(text) => match (file.parse)(text) {
+        state.seen.clone_from(&found);
+        match &found {
+            RateText::Absent => state.rate = self.configured,
+            // Somebody writes it at this moment
+            RateText::Text(text) if text.is_empty() => return,
+            RateText::Text(text) if text == "none" => state.rate = None,
+            RateText::Unreadable(reason) => {
+                drop(state);
+                return warn!("unable to read rate from '{}': {reason}: the limit stays", file.path.display());
+            }
+            RateText::Text(text) => match (file.parse)(text) {
                 Some(rate) => state.rate = Some(rate.max(RATE_MIN)),
                 None => {
                     let kept = state.rate.map_or_else(|| "none".to_owned(), |rate| format!("{rate} bytes per second"));
@@ -200,12 +210,32 @@ impl LimitState {
     }
 }
 
-/// Returns the text of the file; `None` if there is none.
-fn read_text(path: &std::path::Path) -> Option<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).ok()?;
-    file.take(FILE_SIZE_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+/// What a look at the file found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RateText {
+    /// There is no file.
+    Absent,
+    /// Its text, without white space around it.
+    Text(String),
+    /// Why it can't be read. A limit does not end because of that.
+    Unreadable(String),
+}
+
+impl RateText {
+    fn read(path: &std::path::Path) -> Self {
+        // The open of a pipe would wait for a writer, and all workers with it
+        let open = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+        let mut text = String::new();
+        let read = open.and_then(|file| match file.metadata()?.is_file() {
+            true => file.take(FILE_SIZE_MAX).read_to_string(&mut text),
+            false => Err(io::Error::other("it is not a regular file")),
+        });
+        match read {
+            Ok(_) => RateText::Text(text.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => RateText::Absent,
+            Err(error) => RateText::Unreadable(error.to_string()),
+        }
+    }
 }
 
 fn time_of(bytes: u64, rate: u64) -> Duration {
@@ -368,6 +398,8 @@ pub(super) mod tests {
         rate(Some("3MiB"), 3 * MIB);
         // A rate that can't be read changes nothing
         rate(Some("fast"), 3 * MIB);
+        // Somebody empties it to write it
+        rate(Some(""), 3 * MIB);
         rate(Some("0MiB"), RATE_MIN);
         rate(None, 10 * MIB);
         std::fs::write(&path, "none\n").unwrap();
@@ -375,6 +407,24 @@ pub(super) mod tests {
         let before = clock.now();
         limit.after(1 << 40, &CancelToken::new());
         assert_eq!(clock.now(), before);
+    }
+
+    #[test]
+    fn pipe_as_the_file_of_a_rate_does_not_hold_up_workers_nor_ends_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("rate");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(RateText::read(&pipe), RateText::Unreadable("it is not a regular file".to_owned()));
+        assert!(matches!(RateText::read(dir.path()), RateText::Unreadable(_)));
+        assert_eq!(RateText::read(&dir.path().join("none")), RateText::Absent);
+        let bytes = dir.path().join("bytes");
+        std::fs::write(&bytes, b"\xff").unwrap();
+        for path in [pipe, bytes] {
+            let (limit, clock) = limit(Some(10 * MIB));
+            let limit = limit.with_file(path, |_| None);
+            clock.add(FILE_INTERVAL);
+            is_near(pass(&limit, &clock, 100 * MIB, 64 << 10, Duration::ZERO), 10 * MIB);
+        }
     }
 
     #[test]

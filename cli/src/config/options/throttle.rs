@@ -38,7 +38,7 @@ options! {
         kind: ValueKind::Path,
         commands: on(&[Backup, Restore, Verify]),
         summary: "File with the maximum rate.",
-        detail: "While the file exists and is not empty, the rate in it (such as 50MiB, or none) replaces max-rate. A running \
+        detail: "While the file exists, the rate in it (such as 50MiB, or none) replaces max-rate. An empty file, or one that can't be read, changes nothing. A running \
             command notices a change within a second or two. The file need not exist when the command starts.",
         ..OWN
     };
