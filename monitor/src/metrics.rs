@@ -57,6 +57,9 @@ fn add_repo(metrics: &mut Metrics, snapshot: &Snapshot, stanza: &StanzaView, rep
         }
     }
     add_recovery(metrics, stanza, repo, &key);
+    if let Some(time) = repo.newest_wal_time {
+        metrics.set(m::POINT_AGE, labels, signed(snapshot.time.saturating_sub(time)));
+    }
     if let Some(proof) = &repo.proof {
         metrics.set(m::PROOF_PASSED, labels, flag(proof.result == "passed"));
         metrics.set(m::PROOF_TIME, labels, signed(proof.time));
@@ -65,6 +68,9 @@ fn add_repo(metrics: &mut Metrics, snapshot: &Snapshot, stanza: &StanzaView, rep
         metrics.set(m::PROVEN_TIME, labels, signed(proof.time));
         metrics.set(m::PROVEN_AGE, labels, signed(snapshot.time.saturating_sub(proof.time)));
         metrics.set(m::PROVEN_RECOVERY, labels, proof.recovery_seconds);
+        if let Some(seconds) = proof.seconds_per_tebibyte() {
+            metrics.set(m::PROVEN_RATE, labels, seconds);
+        }
         let backup = of_repo().find(|backup| backup.label == proof.backup);
         if let Some(backup) = backup {
             metrics.set(m::PROVEN_BACKUP_TIME, labels, signed(backup.stop));

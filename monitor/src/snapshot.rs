@@ -74,6 +74,9 @@ pub struct RepoView {
     pub database_bytes: u64,
     /// The WAL of each cluster.
     pub archives: Vec<ArchiveView>,
+    /// When the newest WAL of the current cluster was stored; `None` without a proof of recovery.
+    #[serde(default)]
+    pub newest_wal_time: Option<i64>,
     /// What can be recovered.
     pub recovery: Option<RecoveryView>,
     /// The newest proof of recovery.
@@ -181,10 +184,22 @@ pub struct ProofView {
     pub lsn: Option<String>,
     /// How long it took until the restored cluster accepted writes.
     pub recovery_seconds: f64,
+    /// The size of the restored cluster.
+    #[serde(default)]
+    pub database_bytes: u64,
     /// How long each phase took.
     pub phase_seconds: BTreeMap<String, f64>,
     /// Checks that did not run.
     pub without: Vec<String>,
+}
+
+impl ProofView {
+    /// How long the recovery of a TiB takes at this rate; `None` if the size is not known.
+    pub fn seconds_per_tebibyte(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a rate is not exact")]
+        let tebibytes = self.database_bytes as f64 / (1u64 << 40) as f64;
+        (self.database_bytes > 0).then(|| self.recovery_seconds / tebibytes)
+    }
 }
 
 /// A cluster.

@@ -59,6 +59,7 @@ pub(super) fn view(repo: &RepoFact, fact: &StanzaFact, latencies: &[(u32, Option
         latency_seconds: latencies.iter().find(|(key, _)| *key == repo.key).and_then(|(_, latency)| *latency),
         stored_bytes: backups().map(|backup| backup.entry.repo_size_delta).fold(0, u64::saturating_add),
         database_bytes: backups().map(|backup| backup.entry.size).fold(0, u64::saturating_add),
+        newest_wal_time: repo.objectives.as_ref().and_then(|known| Some(known.rpo.as_ref()?.stored)),
         archives: archives
             .map(|archive| ArchiveView {
                 id: archive.id.to_string(),

@@ -125,6 +125,7 @@ fn known_proof(backup: String, report: &ProofReport) -> ProofView {
         time: report.stop,
         lsn: report.recovery.reached.as_ref().map(|end| end.lsn.clone()),
         recovery_seconds: milliseconds(report.rto_ms),
+        database_bytes: report.backup.size,
         phase_seconds: BTreeMap::from(seconds),
         without: report.without().into_iter().map(str::to_owned).collect(),
     }

@@ -28,11 +28,13 @@ metrics! {
     WINDOW_OLDEST: "rbr_recovery_oldest_timestamp_seconds", "The oldest time that can be recovered to.";
     NEWEST_CURRENT: "rbr_recovery_newest_backup_is_current", "Whether the newest backup can be recovered to the newest archived WAL.";
     WINDOW_CURRENT: "rbr_recovery_current_since_timestamp_seconds", "The oldest time from which every time up to the newest archived WAL can be recovered to.";
+    POINT_AGE: "rbr_recovery_point_age_seconds", "Seconds since the newest WAL was stored: what the loss of a cluster that writes would cost. Of repositories with a proof.";
     PROOF_PASSED: "rbr_proof_last_passed", "Whether the last test-restore proved a backup.";
     PROOF_TIME: "rbr_proof_last_timestamp_seconds", "When the last test-restore ended.";
     PROVEN_TIME: "rbr_proof_success_timestamp_seconds", "When the last test-restore that proved a backup ended.";
     PROVEN_AGE: "rbr_proof_success_age_seconds", "Seconds since the last test-restore that proved a backup.";
     PROVEN_RECOVERY: "rbr_proof_success_recovery_seconds", "How long the proven recovery took until the cluster accepted writes.";
+    PROVEN_RATE: "rbr_proof_success_recovery_seconds_per_tebibyte", "How long the proven recovery took for each TiB of the cluster. Of a small cluster it says little.";
     PROVEN_BACKUP_TIME: "rbr_proof_success_backup_timestamp_seconds", "When the proven backup ended.";
     PROVEN_LSN: "rbr_proof_success_lsn_bytes", "The position that the proven recovery reached.";
     PROVEN_PHASE: "rbr_proof_success_phase_seconds", "How long each phase of the proven recovery took.";

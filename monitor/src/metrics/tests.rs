@@ -13,6 +13,7 @@ pub(crate) fn complete() -> Snapshot {
         time: NOW - 500,
         lsn: Some("1/20".to_owned()),
         recovery_seconds: 12.5,
+        database_bytes: 1 << 39,
         phase_seconds: [("restore".to_owned(), 10.0)].into(),
         ..ProofView::default()
     };
@@ -35,6 +36,7 @@ pub(crate) fn complete() -> Snapshot {
         latency_seconds: Some(0.25),
         stored_bytes: 100,
         database_bytes: 1000,
+        newest_wal_time: Some(NOW - 45),
         recovery: Some(recovery),
         proof: Some(ProofView { result: "failed".to_owned(), time: NOW - 100, ..proof.clone() }),
         proven: Some(proof),
@@ -139,6 +141,8 @@ fn values_are_those_of_the_snapshot() {
         "rbr_wal_missing_segments{repo_key=\"2\",since=\"newest_backup\",stanza=\"demo\"} 1",
         "rbr_recovery_oldest_timestamp_seconds{repo_key=\"2\",stanza=\"demo\"} 1799910000",
         "rbr_recovery_current_since_timestamp_seconds{repo_key=\"2\",stanza=\"demo\"} 1799991000",
+        "rbr_recovery_point_age_seconds{repo_key=\"2\",stanza=\"demo\"} 45",
+        "rbr_proof_success_recovery_seconds_per_tebibyte{repo_key=\"2\",stanza=\"demo\"} 25",
         "rbr_proof_last_passed{repo_key=\"2\",stanza=\"demo\"} 0",
         "rbr_proof_success_age_seconds{repo_key=\"2\",stanza=\"demo\"} 500",
         "rbr_proof_success_lsn_bytes{repo_key=\"2\",stanza=\"demo\"} 4294967328",

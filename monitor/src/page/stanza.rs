@@ -116,6 +116,9 @@ fn proof(page: &mut Html, proof: Option<&ProofView>, clock: &Clock<'_>) {
     }
     if proof.result == "passed" {
         page.raw(", recovered in ").text(&words::seconds(proof.recovery_seconds));
+        if let Some(seconds) = proof.seconds_per_tebibyte() {
+            page.raw(" (").text(&words::seconds(seconds)).raw(" per TiB)");
+        }
     }
     if let Some(lsn) = &proof.lsn {
         page.raw(" to ").text(lsn);
