@@ -33,9 +33,12 @@ impl Network {
             report_skipped("network namespaces are not permitted");
             return None;
         }
-        // From here on everything must work
         network.names.push(name(0));
-        ip(&["-n", &name(0), "link", "add", "switch", "type", "bridge"]);
+        if !try_ip(&["-n", &name(0), "link", "add", "switch", "type", "bridge"]) {
+            report_skipped("this kernel has no network bridges");
+            return None;
+        }
+        // From here on everything must work
         ip(&["-n", &name(0), "link", "set", "switch", "up"]);
         for index in 1..=count {
             network.add_host(&name(index), index);
