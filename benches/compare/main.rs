@@ -14,7 +14,7 @@
 //! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of
 //! the clusters with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and
 //! `RBR_BENCH_INSERTS` (200) of each client while WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2"). For a
-//! repository in an S3 server, `RBR_BENCH_LATENCY_MS` ("0 20") is the delay of each request, `RBR_BENCH_PROCESSES` ("2
+//! repository in an S3 server and for distant hosts, `RBR_BENCH_LATENCY_MS` ("0 20") is the delay of each request, `RBR_BENCH_PROCESSES` ("2
 //! 4") the values of process-max.
 //!
 //! Measure on an idle machine: both programs use every core.
@@ -27,6 +27,7 @@ mod tests {
 
 mod data;
 mod delta;
+mod distant;
 mod full;
 mod harness;
 mod incr;
@@ -42,7 +43,7 @@ use harness::Report;
 type Subject = fn(&mut Report);
 
 /// Every subject by its name.
-const SUBJECTS: [(&str, Subject); 14] = [
+const SUBJECTS: [(&str, Subject); 15] = [
     ("full", full::codecs_of_large),
     ("relations", full::relations),
     ("incr-tables", incr::unchanged_tables),
@@ -53,6 +54,7 @@ const SUBJECTS: [(&str, Subject); 14] = [
     ("wal-segment", wal_segment::usual),
     ("wal-large", wal_segment::large),
     ("wal-calls", wal_calls::calls),
+    ("distant", distant::hosts),
     ("s3-full", s3::full),
     ("s3-incr", s3::incr),
     ("s3-wal", s3_wal::segments),

@@ -10,7 +10,7 @@ use object_store::path::Path;
 
 pub use crate::pipeline::block_delta;
 pub use crate::remote::fuzzing::{cluster_answers, repository_answers};
-pub use crate::serve::fuzzing::{served_jobs, served_requests};
+pub use crate::serve::fuzzing::{Answers, NoOptions, served_jobs, served_requests};
 
 use crate::pg::passfile;
 use crate::restore::target_time;

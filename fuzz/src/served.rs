@@ -1,11 +1,11 @@
 //! Targets for what clients of a server send.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 
 use engine::CancelToken;
-use engine::serve::{Served, ServedOptions, ServedStorage, Server};
-use protocol::options::OptionValue;
+use engine::fuzzing::{Answers, NoOptions};
+use engine::serve::{Served, ServedStorage, Server};
 use protocol::{Call, Dialect};
 use tempfile::TempDir;
 
@@ -21,8 +21,6 @@ const FILES: [(&str, &[u8]); 5] = [
     ("data/base/5/16400", &[0; 65536]),
     ("data/global/pg_control", &[7; 8192]),
 ];
-/// What a connection may answer.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Makes a folder with a data directory.
 fn make_top() -> io::Result<TempDir> {
@@ -34,30 +32,6 @@ fn make_top() -> io::Result<TempDir> {
     }
     std::os::unix::fs::symlink("../linked", top.path().join("data/link"))?;
     Ok(top)
-}
-
-struct NoOptions;
-
-impl ServedOptions for NoOptions {
-    fn value(&self, _: &str) -> engine::Result<OptionValue> {
-        Ok(OptionValue::Null)
-    }
-}
-
-struct Answers(Vec<u8>);
-
-impl Write for Answers {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if self.0.len() + buffer.len() > ANSWER_BYTES_MAX {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.0.extend_from_slice(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The requests of a client for a data directory, after the first one. They get nothing from outside, and change nothing.
@@ -72,7 +46,7 @@ pub fn served_data(data: &[u8]) {
     }
     let directory = ServedStorage::DataDirectory(top.path().join("data"));
     let served = Served::new(directory, Box::new(NoOptions), CancelToken::new());
-    let mut answers = Answers(Vec::new());
+    let mut answers = Answers::default();
     // Any error is a right one
     let _ = Server::greet(stream.as_slice(), &mut answers).and_then(|server| server.serve(served));
     assert!(!answers.0.windows(SECRET.len()).any(|part| part == SECRET));

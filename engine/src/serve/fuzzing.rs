@@ -28,7 +28,8 @@ impl OpenStorage for Memory {
     }
 }
 
-struct NoOptions;
+/// A configuration without options.
+pub struct NoOptions;
 
 impl ServedOptions for NoOptions {
     fn value(&self, _: &str) -> Result<OptionValue> {
@@ -36,8 +37,9 @@ impl ServedOptions for NoOptions {
     }
 }
 
+/// The answers of a server, up to a size.
 #[derive(Default)]
-struct Answers(Vec<u8>);
+pub struct Answers(pub Vec<u8>);
 
 impl Write for Answers {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
