@@ -114,28 +114,36 @@ impl RateLimit {
 
     /// Counts these bytes, and waits until they are due. Returns early once the token is cancelled.
     fn after(&self, bytes: u64, cancel: &CancelToken) {
-        let due = self.count(bytes);
+        let (mut due, mut rate) = self.count(bytes);
         loop {
-            let left = due.saturating_sub(self.clock.now());
+            let now = self.clock.now();
+            let left = due.saturating_sub(now);
             if left.is_zero() || cancel.is_cancelled() {
                 return;
             }
             self.clock.sleep(left.min(SLEEP_MAX));
+            // All threads may wait, so they look themselves
+            self.look_at_file();
+            let changed = self.state().current();
+            if changed != rate {
+                (due, rate) = (at_rate(due, self.clock.now(), rate, changed), changed);
+            }
         }
     }
 
-    /// Counts these bytes, and returns when the next ones may follow.
-    fn count(&self, bytes: u64) -> Duration {
+    /// Counts these bytes. Returns when the next ones may follow, and the rate that says so.
+    fn count(&self, bytes: u64) -> (Duration, Option<u64>) {
         self.look_at_file();
         let now = self.clock.now();
         let mut state = self.state();
         state.bytes = state.bytes.saturating_add(bytes);
         let begin = state.used_until.max(now.saturating_sub(MADE_UP_MAX));
-        state.used_until = match state.current() {
+        let rate = state.current();
+        state.used_until = match rate {
             Some(rate) => begin + time_of(bytes, rate),
             None => now,
         };
-        state.used_until
+        (state.used_until, rate)
     }
 
     /// Returns whether the next bytes are due.
@@ -155,7 +163,8 @@ impl RateLimit {
 
     /// Limits the rate further, or no longer.
     pub(super) fn ease(&self, rate: Option<u64>) {
-        self.state().eased = rate;
+        let now = self.clock.now();
+        self.state().change(now, |state| state.eased = rate);
     }
 
     fn look_at_file(&self) {
@@ -175,17 +184,17 @@ impl RateLimit {
             return;
         }
         state.seen.clone_from(&found);
-        match &found {
-            RateText::Absent => state.rate = self.configured,
+        let rate = match &found {
+            RateText::Absent => self.configured,
             // Somebody writes it at this moment
             RateText::Text(text) if text.is_empty() => return,
-            RateText::Text(text) if text == "none" => state.rate = None,
+            RateText::Text(text) if text == "none" => None,
             RateText::Unreadable(reason) => {
                 drop(state);
                 return warn!("unable to read rate from '{}': {reason}: the limit stays", file.path.display());
             }
             RateText::Text(text) => match (file.parse)(text) {
-                Some(rate) => state.rate = Some(rate.max(RATE_MIN)),
+                Some(rate) => Some(rate.max(RATE_MIN)),
                 None => {
                     let kept = state.rate.map_or_else(|| "none".to_owned(), |rate| format!("{rate} bytes per second"));
                     let path = file.path.display();
@@ -193,8 +202,9 @@ impl RateLimit {
                     return warn!("'{path}' does not contain a rate, such as 50MiB, or none: the limit stays {kept}");
                 }
             },
-        }
-        let rate = state.rate;
+        };
+        let now = self.clock.now();
+        state.change(now, |state| state.rate = rate);
         drop(state);
         let shown = rate.map_or_else(|| "unlimited".to_owned(), |rate| format!("{rate} bytes per second"));
         crate::info!("rate is now {shown}");
@@ -207,6 +217,25 @@ impl LimitState {
             (Some(rate), Some(eased)) => Some(rate.min(eased)),
             (rate, eased) => rate.or(eased),
         }
+    }
+
+    /// Changes the rate. What is counted already takes as long as at the new one.
+    fn change(&mut self, now: Duration, change: impl FnOnce(&mut Self)) {
+        let before = self.current();
+        change(self);
+        self.used_until = at_rate(self.used_until, now, before, self.current());
+    }
+}
+
+/// Returns when bytes are due after a change of the rate, that were due at this time.
+fn at_rate(due: Duration, now: Duration, before: Option<u64>, after: Option<u64>) -> Duration {
+    match (before, after) {
+        (Some(before), Some(after)) if due > now => {
+            let nanoseconds = (due - now).as_nanos().saturating_mul(before.into()) / u128::from(after.max(1));
+            now + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+        }
+        (_, None) => due.min(now),
+        _ => due,
     }
 }
 
@@ -407,6 +436,29 @@ pub(super) mod tests {
         let before = clock.now();
         limit.after(1 << 40, &CancelToken::new());
         assert_eq!(clock.now(), before);
+    }
+
+    #[test]
+    fn raised_rate_is_noticed_by_a_thread_that_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rate");
+        let (limit, clock) = limit(Some(RATE_MIN));
+        let limit = limit.with_file(path.clone(), |text| text.parse().ok());
+        clock.add(FILE_INTERVAL);
+        // Looks while there is no file, which comes while the next bytes wait for a hundred seconds
+        limit.after(1, &CancelToken::new());
+        std::fs::write(&path, (100 * MIB).to_string()).unwrap();
+        let before = clock.now();
+        limit.after(100 * RATE_MIN, &CancelToken::new());
+        let took = clock.now() - before;
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        // Nothing is left of the lower rate
+        is_near(pass(&limit, &clock, 500 * MIB, 1 << 20, Duration::ZERO), 100 * MIB);
+        // A lower one counts for bytes that wait, too
+        std::fs::write(&path, RATE_MIN.to_string()).unwrap();
+        let before = clock.now();
+        limit.after(1000 * MIB, &CancelToken::new());
+        assert!(clock.now() - before > Duration::from_secs(800));
     }
 
     #[test]
