@@ -8,6 +8,7 @@ use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest};
 use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
+use engine::session::RepoSource;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
 use engine::{Error, ErrorCode, Repo, Result, Session};
@@ -68,7 +69,19 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 /// # Errors
 /// The same as [`settings`], and the name of the stanza is not valid.
 pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
-    let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
+    session_with(config, keys, None)
+}
+
+/// Returns a session with these repositories, one of which may be open.
+///
+/// # Errors
+/// The same as [`session`].
+pub fn session_with(config: &Config, keys: &[u32], open: Option<&Repo>) -> Result<Session> {
+    let source = |key: u32| match open.filter(|repo| repo.key == key) {
+        Some(repo) => Ok(RepoSource::from(repo.clone())),
+        None => settings(config, key).map(RepoSource::from),
+    };
+    let repos = keys.iter().map(|&key| source(key)).collect::<Result<Vec<_>>>()?;
     let session = Session::new(stanza(config)?, repos)?
         .with_exec_id(config.get(opt::EXEC_ID)?)
         .with_cancel(cancel_token().clone());

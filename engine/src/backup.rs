@@ -100,14 +100,17 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     let (stanza, cancel, claim) = (session.stanza(), session.cancel_token(), held.claim);
     check_settings(request)?;
     let repo = &claim.guard(held.repo);
-    let info = reconstruct::load_listed(repo, stanza, claim.names())?.info;
+    let listed = || reconstruct::load_listed(repo, stanza, claim.names());
+    let load_archive = || match request.archive_check {
+        true => info_files::load_archive_info(repo, stanza).map(Some),
+        false => Ok(None),
+    };
+    let (info, archive) = repo.with_ahead(listed, load_archive);
+    let info = info?.info;
     let mut source = BackupSource::open(request, cancel)?;
     source.check_stanza(&info)?;
     let checksum_page = source.checksum_page(request.checksum_page);
-    let archive = match request.archive_check {
-        true => Some(info_files::load_archive_info(repo, stanza)?),
-        false => None,
-    };
+    let archive = archive.unwrap_or_else(load_archive)?;
     let timestamp = source.time()?;
     let Basis { kind, compression, checksum_page, prior } =
         incr::load_prior(repo, stanza, &info, request, checksum_page)?;
@@ -188,6 +191,8 @@ impl Backup<'_> {
         let batch = self.begin_batch(&draft)?;
         let files = draft.files.iter().map(|file| file.entry.clone());
         self.save_copy(ManifestCopy { manifest: &draft.manifest, files, progress: CopyProgress::Runs })?;
+        // Whoever changes a file from here on leaves a later time than that of the copy's start
+        source.wait_for_copy()?;
         let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
         let processed = self.copy_files(source, draft, write_options, running)?;
         self.after_copy(&processed.manifest)?;

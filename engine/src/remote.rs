@@ -16,7 +16,7 @@ mod tls;
 
 use std::time::Duration;
 
-pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub(crate) use self::connection::{Answer, Connection, PendingAnswer, cipher_options};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};

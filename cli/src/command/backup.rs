@@ -6,13 +6,14 @@ use engine::backup::{BackupRequest, BlockSettings, BundleSettings, StandbyChoice
 use engine::{Compression, Error, ErrorCode, Result};
 use repo_format::manifest::BLOCK_SIZE_FACTOR;
 
+use crate::command::expire;
 use crate::config::handle::OptIndexed;
 use crate::config::value::parse_size;
 use crate::config::{Command, Config, Source, opt};
 use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
 use crate::render::summary_json;
-use crate::{command, lifecycle, pg, repos, summary, throttle};
+use crate::{lifecycle, pg, repos, summary, throttle};
 
 /// Bytes of a block checksum at least and at most.
 const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
@@ -34,7 +35,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let done = turn.run(&request(config, key)?)?;
     summary::add("backup", || summary_json::backup(&done));
     if config.get(opt::EXPIRE_AUTO)? {
-        return command::run(&lifecycle::switch(config, Command::Expire));
+        return expire::run_with(&lifecycle::switch(config, Command::Expire), turn.repo());
     }
     Ok(ExitStatus::SUCCESS)
 }

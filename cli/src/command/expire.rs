@@ -2,7 +2,7 @@
 
 use engine::expire::ExpireRequest;
 use engine::expire::plan::{FullRetention, Retention};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Repo, Result};
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::WalSegment;
 
@@ -10,13 +10,21 @@ use crate::config::{Config, Source, opt};
 use crate::render::summary_json;
 use crate::{ExitStatus, repos, summary};
 
-/// Expires in the repositories of the configuration. A backup runs it with its own configuration converted to that of
-/// expire, and shares the lock.
+/// Expires in the repositories of the configuration.
 ///
 /// # Errors
 /// Invalid or contradictory options, a stopped stanza, and failures in any repository; another process holds the lock.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let session = repos::session(config, &config.repo_keys_selected())?;
+    run_with(config, None)
+}
+
+/// Does the same where a repository is open. A backup runs it with its own configuration converted to that of expire, and
+/// shares the lock.
+///
+/// # Errors
+/// The same as [`run`].
+pub fn run_with(config: &Config, open: Option<&Repo>) -> Result<ExitStatus> {
+    let session = repos::session_with(config, &config.repo_keys_selected(), open)?;
     let turn = session.begin_backup()?;
     let request = request(config)?;
     let done = turn.expire(&request)?;

@@ -1,5 +1,7 @@
 //! The directory of a backup: what makes it a copy of a cluster, and what makes it durable.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile, PG_DATA, PG_TBLSPC};
@@ -16,6 +18,8 @@ use crate::{Result, detail, ending, warn};
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
 /// system, so it is not worth it for a few files.
 const BATCH_FILES_MIN: usize = 1000;
+/// Hard links that are created before they are logged.
+const LINKED_AT_ONCE: usize = 100;
 
 impl Backup<'_> {
     /// Returns whether the backup's directory contains every directory of the cluster, so that a copy of it is a
@@ -32,8 +36,13 @@ impl Backup<'_> {
         let storage = &*self.repo.storage;
         let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
         if storage.features().paths {
+            let mut levels: BTreeMap<usize, Vec<RepoPath>> = BTreeMap::new();
             for path in &manifest.paths {
-                storage.create_path(&member(&path.name)?)?;
+                levels.entry(path.name.matches('/').count()).or_default().push(member(&path.name)?);
+            }
+            // A directory is created after those above it
+            for paths in levels.values() {
+                self.repo.each(paths, |path| storage.create_path(path))?;
             }
         }
         if storage.features().symlinks {
@@ -59,18 +68,30 @@ impl Backup<'_> {
 
     /// Creates hard links to files of prior backups, or logs references to them.
     pub(super) fn after_copy(&self, manifest: &Manifest) -> Result<()> {
-        let extension = self.settings.compression.kind.extension();
-        for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
-            let holder = manifest.holder(file);
-            let path = |label| layout::backup_member(self.stanza, label, &format!("{}{extension}", file.name));
-            if self.hardlink() && self.is_stored_alone(file, &path(holder)?)? {
-                detail!("hardlink {} to {holder}", file.name);
-                self.repo.storage.hard_link(&path(holder)?, &path(&manifest.data.label)?)?;
-            } else {
-                detail!("reference {} to {holder}", file.name);
+        let files: Vec<&ManifestFile> = manifest.files.iter().filter(|file| file.reference.is_some()).collect();
+        for files in files.chunks(LINKED_AT_ONCE) {
+            let linked = match self.hardlink() {
+                true => self.repo.each(files, |file| self.link(manifest, file))?,
+                false => Vec::new(),
+            };
+            for (index, file) in files.iter().enumerate() {
+                let what = if linked.get(index) == Some(&true) { "hardlink" } else { "reference" };
+                detail!("{what} {} to {}", file.name, manifest.holder(file));
             }
         }
         Ok(())
+    }
+
+    /// Creates a hard link to a file of a prior backup, if that stores the file alone. Returns whether it does.
+    fn link(&self, manifest: &Manifest, file: &ManifestFile) -> Result<bool> {
+        let extension = self.settings.compression.kind.extension();
+        let path = |label| layout::backup_member(self.stanza, label, &format!("{}{extension}", file.name));
+        let stored = path(manifest.holder(file))?;
+        let is_alone = self.is_stored_alone(file, &stored)?;
+        if is_alone {
+            self.repo.storage.hard_link(&stored, &path(&manifest.data.label)?)?;
+        }
+        Ok(is_alone)
     }
 
     /// Returns whether an earlier backup stores the file in a form whose hard link is part of a complete cluster: not
@@ -106,21 +127,41 @@ impl Backup<'_> {
         if !storage.features().path_sync {
             return Ok(());
         }
-        let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
-        let bundles = layout::bundle_path(self.stanza, &manifest.data.label);
-        if storage.info(&bundles)?.is_some() {
-            storage.sync_path(&bundles)?;
+        let (stanza, label) = (self.stanza, &manifest.data.label);
+        let mut paths = vec![
+            (layout::bundle_path(stanza, label), false),
+            (layout::backup_path(stanza, label), true),
+            (layout::backup_stanza(stanza), true),
+        ];
+        let (all, own) = (self.has_all_paths(manifest), own_directories(manifest));
+        // Other backups do not create directories without files of their own
+        for path in manifest.paths.iter().filter(|path| all || own.contains(&*path.name)) {
+            paths.push((layout::backup_member(stanza, label, &path.name)?, all));
         }
-        for path in &manifest.paths {
-            let path = member(&path.name)?;
-            // Other backups do not create directories without files of their own
-            if self.has_all_paths(manifest) || storage.info(&path)?.is_some() {
-                storage.sync_path(&path)?;
-            }
-        }
-        storage.sync_path(&layout::backup_path(self.stanza, &manifest.data.label))?;
-        storage.sync_path(&layout::backup_stanza(self.stanza))
+        let sync = |(path, exists): &(RepoPath, bool)| match *exists || storage.info(path)?.is_some() {
+            true => storage.sync_path(path),
+            false => Ok(()),
+        };
+        self.repo.each(&paths, sync).map(drop)
     }
+}
+
+/// Returns the directories of the files that this backup may have stored beside its bundles, with those above them.
+fn own_directories(manifest: &Manifest) -> BTreeSet<&str> {
+    let mut own = BTreeSet::new();
+    // With bundles, empty files are only in the manifest
+    let is_stored = |file: &&ManifestFile| file.bundle.is_none() && (file.size > 0 || !manifest.data.bundle);
+    for file in manifest.files.iter().filter(|file| file.reference.is_none()).filter(is_stored) {
+        let mut path: &str = &file.name;
+        while let Some((directory, _)) = path.rsplit_once('/') {
+            // Those above are there, too
+            if !own.insert(directory) {
+                break;
+            }
+            path = directory;
+        }
+    }
+    own
 }
 
 /// Makes all copied files durable. If that fails, the backup must not be resumed: its files may look correct while they

@@ -81,13 +81,13 @@ pub(super) fn complete(
 fn save_manifest(backup: &Backup<'_>, manifest: &Manifest, is_alone: &mut dyn FnMut() -> bool) -> Result<()> {
     let Backup { repo, stanza, claim, .. } = *backup;
     manifest.validate(true)?;
-    // Another host may have started an upgrade to another format since the backup began
-    formats::check(repo, stanza)?;
     let check = || {
         let (whole, held) = repo.both(|| whole::check(repo, stanza, manifest), || claim.check());
         whole.and(held)
     };
-    check()?;
+    // Another host may have started an upgrade to another format since the backup began
+    let (formats, checked) = repo.both(|| formats::check(repo, stanza), check);
+    formats.and(checked)?;
     manifest_store::save(repo, stanza, manifest, &backup.manifest_cipher())?;
     let held = if is_alone() {
         claim.check()

@@ -50,7 +50,7 @@ impl Backup<'_> {
         Ok(draft)
     }
 
-    /// Lists the data directory and waits until later changes get a later time.
+    /// Lists the data directory.
     fn scan(&self, source: &mut BackupSource, begin: &Begin<'_>) -> Result<Draft> {
         let &Begin { start, timestamp: timestamp_start, checksum_page, catalog_version } = begin;
         let settings = self.settings;
@@ -80,7 +80,7 @@ impl Backup<'_> {
         )?;
         let blocks = settings.block.as_ref().map(BlockSizes::new);
         let mut draft = build::fill(manifest, scan, blocks.as_ref(), checksum_page)?;
-        build::validate_times(&mut draft, settings.delta, source.time_wait()?);
+        build::validate_times(&mut draft, settings.delta, source.begin_copy()?);
         Ok(draft)
     }
 

@@ -36,6 +36,8 @@ pub(super) struct BackupSource {
     pub(super) hosts: Hosts,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
+    /// The second in which the files were listed.
+    copy_start: i64,
     cancel: CancelToken,
 }
 
@@ -132,6 +134,7 @@ impl BackupSource {
                 standby: None,
                 control: host.control()?,
                 hosts: Hosts { primary: Arc::clone(host), standby: None },
+                copy_start: 0,
                 cancel: cancel.clone(),
             });
         }
@@ -159,6 +162,7 @@ impl BackupSource {
             primary: Some(primary),
             standby: found.standby,
             hosts,
+            copy_start: 0,
             cancel: cancel.clone(),
         })
     }
@@ -218,22 +222,26 @@ impl BackupSource {
         }
     }
 
-    /// Like [`BackupSource::time`], but waits for the next second of the server's clock, so that later changes get a later
-    /// time than the returned one.
+    /// Like [`BackupSource::time`]. Before a file is read, [`BackupSource::wait_for_copy`] must wait, so that later changes
+    /// get a later time than the returned one.
+    ///
+    /// # Errors
+    /// Errors of the session.
+    pub(super) fn begin_copy(&mut self) -> Result<i64> {
+        self.copy_start = self.time()?;
+        Ok(self.copy_start)
+    }
+
+    /// Waits until the second of [`BackupSource::begin_copy`] is over by the server's clock.
     ///
     /// # Errors
     /// [`ErrorCode::Kernel`] if the clock does not advance, and errors of the session.
-    pub(super) fn time_wait(&mut self) -> Result<i64> {
-        let Some(primary) = &mut self.primary else { return Ok(local_time()) };
-        let mut now_ms = primary.time_ms()?;
-        let second = now_ms.div_euclid(1000);
-        for _ in 0..CLOCK_ATTEMPTS_MAX {
-            let rest_ms = u64::try_from((second + 1) * 1000 - now_ms).unwrap_or(0);
+    pub(super) fn wait_for_copy(&mut self) -> Result<()> {
+        let Some(primary) = &mut self.primary else { return Ok(()) };
+        let end_ms = (self.copy_start + 1) * 1000;
+        for _ in 0..=CLOCK_ATTEMPTS_MAX {
+            let Ok(rest_ms @ 1..) = u64::try_from(end_ms - primary.time_ms()?) else { return Ok(()) };
             self.cancel.sleep(Duration::from_millis(rest_ms))?;
-            now_ms = primary.time_ms()?;
-            if now_ms.div_euclid(1000) > second {
-                return Ok(second);
-            }
         }
         Err(Error::new(
             ErrorCode::Kernel,

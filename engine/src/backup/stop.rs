@@ -13,7 +13,7 @@ use super::source::{Start, Stop};
 use super::wal_copy::{Wal, WalCopy, add_file};
 use crate::cancel::CancelToken;
 use crate::pipeline::encode::StreamEncoder;
-use crate::repo::archive_find::WalSegmentFind;
+use crate::repo::archive_find::{self, WalSegmentFind};
 use crate::repo::manifest_store::CopyProgress;
 use crate::storage::{self, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, info};
@@ -79,21 +79,23 @@ impl Backup<'_> {
         };
         let last = WalSegment::from_lsn(first.timeline, stop.lsn, wal_segment_size);
         info!("check archive for segment(s) {first}:{last}");
-        self.save_copied(manifest, CopyProgress::Runs)?;
+        let id = archive.current().archive_id();
+        let list = || archive_find::list_in(&*self.repo.storage, self.stanza, id, &first);
+        let (saved, listed) = self.repo.with_ahead(|| self.save_copied(manifest, CopyProgress::Runs), list);
+        saved?;
         let segments: Vec<WalSegment> =
             WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
         let wal = Wal { archive, segments: &segments, segment_size: wal_segment_size };
-        self.find_wal(&wal, manifest, cancel)
+        let find = WalSegmentFind::new(&*self.repo.storage, self.stanza, id, self.settings.archive_timeout, cancel);
+        self.find_wal(&wal, manifest, find.with_listed(listed.transpose()?))
     }
 
     /// Waits until all WAL of the backup is in the archive and, if requested, copies it into the backup.
     ///
     /// # Errors
     /// [`ErrorCode::ArchiveTimeout`] if a segment does not arrive, and errors of reading and writing.
-    fn find_wal(&self, wal: &Wal<'_>, manifest: &mut Manifest, cancel: &CancelToken) -> Result<()> {
+    fn find_wal(&self, wal: &Wal<'_>, manifest: &mut Manifest, mut find: WalSegmentFind<'_>) -> Result<()> {
         let Backup { repo, stanza, settings, .. } = *self;
-        let archive_id = wal.archive.current().archive_id();
-        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, settings.archive_timeout, cancel);
         let copier = WalCopy { repo, stanza, compression: settings.compression, wal };
         for segment in wal.segments {
             let Some(found) = find.find(segment, false)? else {

@@ -5,6 +5,8 @@
 //! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
 //! sends a request, which hides the time that messages travel.
 
+mod first;
+
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,16 +16,19 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
-use protocol::options::ConfigRequest;
 use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
+use protocol::storage::FeaturesAnswer;
+use protocol::{AnswerMessage, Call, Capability, Dialect};
 
+use self::first::{FirstAnswers, FirstRequests};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Kept, Received};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
 use crate::{CancelToken, Error, ErrorCode, Result};
+
+pub(crate) use self::first::cipher_options;
 
 /// The size of the buffer between the client's output and messages.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -213,8 +218,8 @@ pub(crate) struct Connection {
     timeout: Duration,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// What both sides can do beyond pgBackRest's protocol.
-    capabilities: OnceLock<Capabilities>,
+    /// What the server said first.
+    first: OnceLock<FirstAnswers>,
 }
 
 impl Connection {
@@ -240,37 +245,41 @@ impl Connection {
             timeout: settings.timeout,
             shared: Arc::new(Shared::new(link, output)),
             threads: Vec::new(),
-            capabilities: OnceLock::new(),
+            first: OnceLock::new(),
         };
         let (sender, greeted) = channel();
         let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
         connection.start_thread("remote-read", move |shared| {
             collected.during(|| read(input, &sender, shared, &name));
         })?;
+        let first = FirstRequests::send(&connection.shared, settings)?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
         };
         let dialect = connection.dialect;
         connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect))?;
-        let connection = Arc::new(connection);
-        if let Way::Tls { arguments, .. } = &settings.way {
-            // The process that serves has no command line
-            let arguments = arguments.iter().map(String::as_str).collect();
-            connection.call(&Call::Config(ConfigRequest { arguments }))?;
-        }
-        // pgBackRest passes over what is offered, and answers without data
-        let own = Capabilities::own();
-        let answer = connection.call(&Call::Offer(own.clone()))?;
-        let common = own.common(&Capabilities::decode(answer.data())?);
-        connection.shared.has_warnings.store(common.has(Capability::Warnings), Ordering::Relaxed);
-        let _ = connection.capabilities.set(common);
-        Ok(connection)
+        let first = first.wait(&connection)?;
+        let _ = connection.first.set(first);
+        Ok(Arc::new(connection))
     }
 
     /// Returns whether both sides can do this.
     pub(crate) fn has(&self, capability: Capability) -> bool {
-        self.capabilities.get().is_some_and(|common| common.has(capability))
+        self.first.get().is_some_and(|first| first.common.has(capability))
+    }
+
+    /// Returns what the repository or the data directory there is like.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] if the server's answer is damaged.
+    pub(crate) fn features(&self) -> Result<FeaturesAnswer<'_>> {
+        FeaturesAnswer::decode(self.first.get().and_then(|first| first.features.data()))
+    }
+
+    /// Returns the server's answer to the question for [`cipher_options`], if it was asked.
+    pub(crate) fn cipher_answer(&self) -> Option<&Answer> {
+        self.first.get()?.cipher.as_ref()
     }
 
     /// Returns whether nothing can be sent any more.
@@ -439,12 +448,8 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
             Err(error) => return error,
         };
         if shared.has_warnings.load(Ordering::Relaxed) {
-            match AnswerMessage::warnings(&message) {
-                Ok(warnings) => {
-                    let some = warnings.iter().take(warnings_left);
-                    some.for_each(|text| crate::warn!("raised from {name}: {text}"));
-                    warnings_left = warnings_left.saturating_sub(warnings.len());
-                }
+            match pass_on_warnings(&message, warnings_left, name) {
+                Ok(passed) => warnings_left = warnings_left.saturating_sub(passed),
                 Err(error) => return error,
             }
         }
@@ -460,6 +465,13 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
         // A thread that no longer waits needs no answer
         let _ = waiting.sender.send(Ok(kept.keep(message)));
     }
+}
+
+/// Logs up to `max` warnings of an answer. Returns their number.
+fn pass_on_warnings(message: &[u8], max: usize, name: &str) -> Result<usize> {
+    let warnings = AnswerMessage::warnings(message)?;
+    warnings.iter().take(max).for_each(|text| crate::warn!("raised from {name}: {text}"));
+    Ok(warnings.len())
 }
 
 /// Sends a request from time to time while there is nothing else to send.

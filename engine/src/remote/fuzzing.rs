@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::Dialect;
 use protocol::greeting::{self, Service};
 use protocol::pack::{PackScan, PackScanner};
-use protocol::{Call, Dialect};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
@@ -134,47 +134,52 @@ impl Link for Paced {
 }
 
 /// Settings that nothing is started with.
-fn settings() -> RemoteSettings {
+fn settings(asks_passphrase: bool) -> RemoteSettings {
     RemoteSettings {
         host: "peer".to_owned(),
         process: 0,
         way: Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() }),
         timeout: Duration::from_secs(10),
         key: 1,
-        asks_passphrase: true,
+        asks_passphrase,
     }
 }
 
-/// Connects to a server.
-fn connect(link: Paced, input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Result<Arc<Connection>> {
-    Connection::over(&settings(), "ssh", Opened { link: Box::new(link), input, output })
+/// Connects to a server. With `asks`, it is asked for a passphrase.
+fn connect(
+    asks: bool,
+    link: Paced,
+    input: Box<dyn Read + Send>,
+    output: Box<dyn Write + Send>,
+) -> Result<Arc<Connection>> {
+    Connection::over(&settings(asks), "ssh", Opened { link: Box::new(link), input, output })
 }
 
 /// Connects to a server that says this after its greeting.
-fn said(answers: &[u8]) -> Result<Arc<Connection>> {
+fn said(asks: bool, answers: &[u8]) -> Result<Arc<Connection>> {
     let pace = Paced::default();
     let mut left = greeting::encode(Service::Remote, Dialect::NEWEST).into_bytes();
     let allowed = left.len();
     left.extend_from_slice(answers);
     let input = Box::new(Answers { pace: pace.clone(), left, allowed, given: 0 });
     let output = Box::new(Requests { pace: pace.clone(), begun: Vec::new() });
-    connect(pace, input, output)
+    connect(asks, pace, input, output)
 }
 
 /// The answers of a server to a client that uses its repository. No answer counts that is not whole.
 pub fn repository_answers(data: &[u8]) {
     // Any error is a right one
-    let _ = said(data).and_then(use_repository);
+    let _ = said(true, data).and_then(use_repository);
 }
 
 /// The answers of a server to a client that uses its data directory and its PostgreSQL.
 pub fn cluster_answers(data: &[u8]) {
-    let _ = said(data).and_then(|connection| use_cluster(connection, Path::new(DATA)));
+    let _ = said(false, data).and_then(|connection| use_cluster(connection, Path::new(DATA)));
 }
 
 /// Does what commands do with a repository. Goes on after an error of the server.
 fn use_repository(connection: Arc<Connection>) -> Result<Vec<Error>> {
-    let storage = RemoteStorage::over(connection, &settings())?.storage;
+    let storage = RemoteStorage::over(connection, &settings(true))?.storage;
     let file = RepoPath::new("backup/demo/backup.info")?;
     let mut errors = Vec::new();
     let mut note = |result: Result<()>| errors.extend(result.err());
@@ -205,7 +210,6 @@ fn read(storage: &dyn RepoStorage, path: &RepoPath, range: ReadRange) -> Result<
 
 /// Does what a backup does with a cluster. Goes on after an error of the server.
 fn use_cluster(connection: Arc<Connection>, data: &Path) -> Result<Vec<Error>> {
-    connection.call(&Call::Features)?;
     let host = RemoteHost::over(
         connection,
         RemotePgSettings {
@@ -214,7 +218,7 @@ fn use_cluster(connection: Arc<Connection>, data: &Path) -> Result<Vec<Error>> {
             version_force: None,
             command: "backup".to_owned(),
             network_level: Some(1),
-            processes: vec![settings()],
+            processes: vec![settings(false)],
         },
     );
     let mut errors = Vec::new();

@@ -11,7 +11,8 @@ use protocol::greeting::{self, Service};
 use protocol::message::{ErrorAnswer, RequestMessage};
 use protocol::options::OptionValue;
 use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Dialect, PackWriter};
+use protocol::storage::{FeaturesAnswer, StorageFeatures};
+use protocol::{AnswerMessage, Call, Capabilities, Dialect, PackWriter};
 
 use super::link::{Link, Opened};
 use super::{Connection, RemoteSettings, SshSettings, Way};
@@ -76,9 +77,29 @@ pub(crate) struct Script {
 impl Script {
     /// Greets.
     pub(crate) fn new(stream: UnixStream) -> Self {
-        let mut output = stream.try_clone().unwrap();
-        output.write_all(greeting::encode(Service::Remote, Dialect::NEWEST).as_bytes()).unwrap();
+        let mut script = Self::silent(stream);
+        script.greet();
+        script
+    }
+
+    /// Does not greet yet.
+    pub(crate) fn silent(stream: UnixStream) -> Self {
+        let output = stream.try_clone().unwrap();
         Script { input: BufReader::new(stream), output, message: Vec::new() }
+    }
+
+    /// Greets.
+    pub(crate) fn greet(&mut self) {
+        self.output.write_all(greeting::encode(Service::Remote, Dialect::NEWEST).as_bytes()).unwrap();
+    }
+
+    /// Reads the first requests and answers them, with these capabilities.
+    pub(crate) fn begin(&mut self, capabilities: Option<PackWriter<'_>>) {
+        assert_eq!(self.read(), Some(Call::Offer(Capabilities::own())));
+        self.answer(capabilities);
+        assert_eq!(self.read(), Some(Call::Features));
+        let features = FeaturesAnswer { path: "/", features: StorageFeatures::PATH };
+        self.answer(Some(features.encode()));
     }
 
     /// Reads the next request; `None` at the end.
@@ -87,13 +108,19 @@ impl Script {
         Some(Call::decode(&RequestMessage::decode(&self.message).unwrap(), Dialect::NEWEST).unwrap())
     }
 
-    fn session(&self) -> u64 {
+    /// The number of the last request.
+    pub(crate) fn session(&self) -> u64 {
         RequestMessage::decode(&self.message).unwrap().session
     }
 
     /// Answers the last request.
     pub(crate) fn answer(&mut self, data: Option<PackWriter<'_>>) {
-        AnswerMessage::encode(self.session(), false, data).write_to(&mut self.output).unwrap();
+        self.answer_as(self.session(), data);
+    }
+
+    /// Answers a request with this number.
+    pub(crate) fn answer_as(&mut self, session: u64, data: Option<PackWriter<'_>>) {
+        AnswerMessage::encode(session, false, data).write_to(&mut self.output).unwrap();
     }
 
     /// Answers the last request with an error.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 
-use protocol::storage::{InfoLevel, ListRequest};
+use protocol::storage::{FeaturesAnswer, InfoLevel, ListRequest, StorageFeatures};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
 use super::testing::{Script, connect, serve_data};
@@ -23,11 +23,10 @@ fn list(entries: &[(&str, u32)]) -> PackWriter<'static> {
     writer
 }
 
-fn has_jobs(server: impl FnOnce(&mut Script) + Send + 'static) -> bool {
+fn has_jobs(answer: Option<PackWriter<'static>>) -> bool {
     let connection = connect(|stream| {
         let mut script = Script::new(stream);
-        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own())));
-        server(&mut script);
+        script.begin(answer);
         while script.read().is_some_and(|call| call != Call::Exit) {}
     });
     connection.unwrap().has(Capability::CopyJobs)
@@ -39,7 +38,7 @@ fn two_sides_of_this_version_agree_on_everything() {
     let path = dir.path().to_owned();
     let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
     assert!(Capability::ALL.into_iter().all(|capability| connection.has(capability)));
-    connection.call(&Call::Features).unwrap();
+    connection.features().unwrap();
 }
 
 #[test]
@@ -48,7 +47,6 @@ fn warning_of_the_server_is_one_of_the_command_here() {
     let path = dir.path().to_owned();
     let (_, warnings) = crate::log::collect_warnings(|| {
         let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
-        connection.call(&Call::Features).unwrap();
         // The server warns of an attempt to leave its area
         let request = ListRequest { path: "/etc", level: InfoLevel::Exists, target_time: 0 };
         assert!(connection.call(&Call::List(request)).is_err());
@@ -62,14 +60,30 @@ fn warning_of_the_server_is_one_of_the_command_here() {
 #[test]
 fn server_of_an_earlier_version_is_asked_for_nothing_more() {
     // pgBackRest, and a version of rbr without capabilities
-    assert!(!has_jobs(|script| script.answer(None)));
-    assert!(!has_jobs(|script| script.answer(Some(list(&[])))));
+    assert!(!has_jobs(None));
+    assert!(!has_jobs(Some(list(&[]))));
 }
 
 #[test]
 fn server_of_a_later_version_does_what_both_know() {
-    assert!(has_jobs(|script| script.answer(Some(list(&[("later", 1), ("copy-jobs", 9)])))));
-    assert!(!has_jobs(|script| script.answer(Some(list(&[("later", 1), ("copy-jobs-2", 1)])))));
+    assert!(has_jobs(Some(list(&[("later", 1), ("copy-jobs", 9)]))));
+    assert!(!has_jobs(Some(list(&[("later", 1), ("copy-jobs-2", 1)]))));
+}
+
+#[test]
+fn first_requests_take_one_way_together() {
+    let connection = connect(|stream| {
+        let mut script = Script::silent(stream);
+        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own())));
+        let offer = script.session();
+        assert_eq!(script.read(), Some(Call::Features));
+        // Nothing was said before both had come
+        script.greet();
+        script.answer_as(offer, None);
+        script.answer(Some(FeaturesAnswer { path: "/far", features: StorageFeatures(0) }.encode()));
+        while script.read().is_some_and(|call| call != Call::Exit) {}
+    });
+    assert_eq!(connection.unwrap().features().unwrap().path, "/far");
 }
 
 #[test]

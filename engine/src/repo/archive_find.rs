@@ -37,7 +37,20 @@ pub fn list_ahead(
     version: PgVersion,
     segment: &WalSegment,
 ) -> Result<ListedNames> {
-    let directory = layout::wal_dir(stanza, ArchiveId::first(version), segment);
+    list_in(storage, stanza, ArchiveId::first(version), segment)
+}
+
+/// Lists the directory of a segment in an archive.
+///
+/// # Errors
+/// It can't be listed.
+pub(crate) fn list_in(
+    storage: &dyn RepoStorage,
+    stanza: &Stanza,
+    archive_id: ArchiveId,
+    segment: &WalSegment,
+) -> Result<ListedNames> {
+    let directory = layout::wal_dir(stanza, archive_id, segment);
     let names = storage.names_after(&directory, &segment.to_string())?;
     Ok(ListedNames { directory, names })
 }

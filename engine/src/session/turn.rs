@@ -1,12 +1,12 @@
 //! The right to work on the backups of a stanza, over several commands.
 
 use super::Session;
-use crate::Result;
 use crate::backup::{self, BackupRequest, BackupSummary, Held};
 use crate::claim::Claim;
 use crate::expire::{self, ExpireRequest, ExpireSummary};
 use crate::host_locks::HeldLocks;
 use crate::lock::LockType;
+use crate::{Repo, Result};
 
 impl Session {
     /// Takes the lock of the stanza's backups on this host.
@@ -16,7 +16,7 @@ impl Session {
     pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
         let lock = self.lock(&[LockType::Backup])?;
         self.locks.check_stop(Some(&self.stanza))?;
-        Ok(BackupTurn { session: self, claim: None, lock })
+        Ok(BackupTurn { session: self, claim: None, repo: None, lock })
     }
 }
 
@@ -26,6 +26,8 @@ pub struct BackupTurn<'a> {
     session: &'a Session,
     // Dropped before the lock: the claim is removed while no other process of this host looks for it
     claim: Option<Claim>,
+    /// The repository of the last backup.
+    repo: Option<Repo>,
     lock: Box<dyn HeldLocks>,
 }
 
@@ -38,16 +40,21 @@ impl BackupTurn<'_> {
     /// being complete. The next full backup can resume from the files that were copied.
     pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
         let session = self.session;
-        let repo = session.open_first()?;
+        let repo = self.repo.insert(session.open_first()?);
         // A claim knows what was in the repository when it began, so every backup needs its own
         self.claim = None;
         let who = session.claimant();
-        let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, who, "backup", &session.cancel)?);
+        let claim = self.claim.insert(Claim::acquire(repo, &session.stanza, who, "backup", &session.cancel)?);
         let lock = &mut *self.lock;
-        let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
+        let summary = backup::run(request, session, &mut Held { repo, lock, claim })?;
         // What follows may run under the same lock
         self.lock.update_clear(repo.key);
         Ok(summary)
+    }
+
+    /// The open repository of the last backup, for what follows it.
+    pub fn repo(&self) -> Option<&Repo> {
+        self.repo.as_ref()
     }
 
     /// Removes what exceeds the retention of the request, from every repository of the session. A failure in one is

@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use protocol::call::CallKind;
-use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
+use protocol::options::{OptionValue, OptionsAnswer};
 use protocol::storage::{
-    FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
+    FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
     PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures, WriteAnswer, WriteRequest,
 };
 use protocol::{Call, Capability};
@@ -20,7 +20,7 @@ use super::{
     Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
     RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings};
+use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings, cipher_options};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -53,12 +53,12 @@ impl OpenStorage for RemoteSettings {
 }
 
 impl RemoteStorage {
-    /// Asks for what the repository is like.
+    /// The repository of a connection.
     pub(crate) fn over(connection: Arc<Connection>, settings: &RemoteSettings) -> Result<OpenedStorage> {
         // Only the configuration of that host may contain it
-        let passphrase = if settings.asks_passphrase { cipher_pass(&connection, settings.key)? } else { None };
-        let answer = connection.call(&Call::Features)?;
-        let found = FeaturesAnswer::decode(answer.data())?;
+        let answer = connection.cipher_answer();
+        let passphrase = answer.map_or(Ok(None), |answer| cipher_pass(answer, settings.key))?;
+        let found = connection.features()?;
         let has = |bit| found.features.has(bit);
         let features = Features {
             paths: has(StorageFeatures::PATH),
@@ -72,11 +72,9 @@ impl RemoteStorage {
     }
 }
 
-/// Asks for the passphrase in the host's configuration.
-fn cipher_pass(connection: &Arc<Connection>, key: u32) -> Result<Option<Passphrase>> {
-    let names = [format!("repo{key}-cipher-type"), format!("repo{key}-cipher-pass")];
-    let request = OptionsRequest { names: names.iter().map(String::as_str).collect() };
-    let answer = connection.call(&Call::Options(request))?;
+/// Reads the passphrase in the host's configuration.
+fn cipher_pass(answer: &Answer, key: u32) -> Result<Option<Passphrase>> {
+    let names = cipher_options(key);
     let values = OptionsAnswer::decode(answer.data(), names.len())?.values;
     let refuse = || Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{}'", names[0])));
     match values.as_slice() {
@@ -250,10 +248,13 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-        self.remove(link)?;
         let path = self.absolute(link);
-        self.call(&Call::Link(LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic }))
-            .map(drop)
+        // Done in this order
+        let removed =
+            self.connection.send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
+        let request = LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic };
+        let linked = self.connection.send(&Call::Link(request), None)?;
+        removed.wait().and(linked.wait()).map(drop)
     }
 
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {

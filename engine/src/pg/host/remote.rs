@@ -20,7 +20,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
 use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
@@ -85,7 +85,7 @@ impl RemoteHost {
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
     }
 
-    /// The host at the other end of a connection, which has asked for the features. Its only worker uses it, too.
+    /// The host at the other end of a connection. Its only worker uses it, too.
     pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
         let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
@@ -97,8 +97,7 @@ impl RemoteHost {
         let settings =
             settings.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))?;
         let connection = Connection::open(settings)?;
-        // Must come before all other requests about files
-        FeaturesAnswer::decode(connection.call(&Call::Features)?.data())?;
+        connection.features()?;
         Ok(connection)
     }
 

@@ -42,9 +42,10 @@ impl Read for Tee {
     }
 }
 
-/// Runs a client against a server. Returns its errors, and what the server said after its greeting.
+/// Runs a client against a server, which it asks for a passphrase with `asks`. Returns its errors, and what the server said after its greeting.
 fn with_server(
     storage: ServedStorage,
+    asks: bool,
     client: impl FnOnce(Arc<Connection>) -> Result<Vec<Error>>,
 ) -> (Vec<Error>, Vec<u8>) {
     let (near, far) = UnixStream::pair().unwrap();
@@ -52,7 +53,7 @@ fn with_server(
     let server = std::thread::spawn(move || Server::greet(far.try_clone().unwrap(), far)?.serve(served));
     let said = Arc::new(Mutex::new(Vec::new()));
     let input = Box::new(Tee(near.try_clone().unwrap(), Arc::clone(&said)));
-    let errors = connect(Paced::default(), input, Box::new(near)).and_then(client).unwrap();
+    let errors = connect(asks, Paced::default(), input, Box::new(near)).and_then(client).unwrap();
     server.join().unwrap().unwrap();
     let said = said.lock().unwrap();
     let end = said.iter().position(|byte| *byte == b'\n').unwrap();
@@ -73,11 +74,11 @@ fn client_of_a_repository_gets_everything_and_again_from_what_was_said() {
         kind: RepositoryKind::Objects,
         stanza: "demo".parse().ok(),
     };
-    let (errors, answers) = with_server(ServedStorage::Repository(repository), use_repository);
+    let (errors, answers) = with_server(ServedStorage::Repository(repository), true, use_repository);
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(storage.paths(), ["backup/demo/backup.info"]);
-    assert!(said(&answers).and_then(use_repository).unwrap().is_empty());
-    assert!(said(&answers[..answers.len() / 2]).and_then(use_repository).is_ok_and(|errors| !errors.is_empty()));
+    assert!(said(true, &answers).and_then(use_repository).unwrap().is_empty());
+    assert!(said(true, &answers[..answers.len() / 2]).and_then(use_repository).is_ok_and(|errors| !errors.is_empty()));
 }
 
 #[test]
@@ -95,9 +96,9 @@ fn client_of_a_cluster_gets_everything_and_again_from_what_was_said() {
         fs::write(data.join(name), content).unwrap();
     }
     let storage = ServedStorage::DataDirectory(data.clone());
-    let (errors, answers) = with_server(storage, |connection| use_cluster(connection, &data));
+    let (errors, answers) = with_server(storage, false, |connection| use_cluster(connection, &data));
     // There is no server of PostgreSQL
     assert_eq!(codes(&errors), [ErrorCode::Access], "{errors:?}");
-    let again = said(&answers).and_then(|connection| use_cluster(connection, &data)).unwrap();
+    let again = said(false, &answers).and_then(|connection| use_cluster(connection, &data)).unwrap();
     assert_eq!(codes(&again), [ErrorCode::Access], "{again:?}");
 }

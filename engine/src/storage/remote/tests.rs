@@ -11,8 +11,7 @@ fn storage(capabilities: Option<Capabilities>, fails_at: usize) -> (RemoteStorag
     let (sender, asked) = channel();
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(capabilities.as_ref().map(Capabilities::encode));
+        script.begin(capabilities.as_ref().map(Capabilities::encode));
         let mut blocks = 0;
         while let Some(call) = script.read() {
             let (name, fails) = match call {

@@ -98,9 +98,7 @@ fn settings_of(path: &Path) -> Arc<RemotePgSettings> {
 /// Connects to a process that serves a data directory.
 fn connect_to(path: &Path) -> Arc<Connection> {
     let served = path.to_owned();
-    let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
-    connection.call(&Call::Features).unwrap();
-    connection
+    connect(move |stream| serve_data(stream, &served).unwrap()).unwrap()
 }
 
 /// Makes files with pages, some of them damaged. Returns the names with their sizes.
@@ -132,7 +130,6 @@ fn both(
     let results = local_worker.run(job, &mut local, &CancelToken::new()).unwrap();
     let served = path.to_owned();
     let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
-    connection.call(&Call::Features).unwrap();
     let mut worker = worker(connection, settings(network), rules);
     let mut far = memory();
     worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
@@ -194,7 +191,6 @@ fn job_of_an_interrupted_backup_is_asked_for_file_by_file() {
     let file = CopyFile { method, checksum: sum, size_repo: 8192, ..file(&names[0].0, names[0].1) };
     let served = dir.path().to_owned();
     let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
-    connection.call(&Call::Features).unwrap();
     let rules = rules(CompressType::None, 0);
     let mut settings = Arc::unwrap_or_clone(settings(None));
     settings.path = dir.path().to_owned();
@@ -211,8 +207,7 @@ type SentEnd = (u64, Sha1, Vec<JobFileResult<'static>>);
 fn answered(job: &CopyJob, chunks: Vec<(Vec<u8>, Option<SentEnd>)>) -> Result<Vec<CopyResult>> {
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(Some(protocol::Capabilities::own().encode()));
+        script.begin(Some(protocol::Capabilities::own().encode()));
         assert!(matches!(script.read(), Some(Call::WorkerOpen(_))));
         script.answer(None);
         for (data, end) in &chunks {
@@ -332,8 +327,7 @@ fn compared(name: &str, before: &[u8]) -> CopyFile {
 fn reason_of_a_refused_worker_was_lost() {
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(Some(protocol::Capabilities::own().encode()));
+        script.begin(Some(protocol::Capabilities::own().encode()));
         assert!(matches!(script.read(), Some(Call::WorkerOpen(_))));
         script.refuse(&Error::new(ErrorCode::Memory, "too much memory"));
         while script.read().is_some_and(|call| call != Call::Exit) {
@@ -397,8 +391,7 @@ fn maps_of_unchanged_files_were_read_before_the_files_were_compared() {
 fn signal_was_not_noticed_while_the_other_host_was_silent() {
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(Some(protocol::Capabilities::own().encode()));
+        script.begin(Some(protocol::Capabilities::own().encode()));
         // No job is ever answered
         while script.read().is_some() {}
     });
