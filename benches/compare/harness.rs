@@ -9,7 +9,7 @@ mod report;
 mod site;
 
 pub use bucket::Bucket;
-pub use cost::{Figures, machine_processor_s};
+pub use cost::{Figures, Watch, machine_processor_s};
 pub use report::Report;
 pub use site::{STANZA, Site, VERSION};
 
@@ -19,7 +19,7 @@ pub fn setting(name: &str, default: usize) -> usize {
 }
 
 /// Returns words from the environment.
-fn words(name: &str, default: &str) -> Vec<String> {
+pub fn words(name: &str, default: &str) -> Vec<String> {
     let words = std::env::var(name).unwrap_or_else(|_| default.to_owned());
     words.split_whitespace().map(str::to_owned).collect()
 }

@@ -14,8 +14,10 @@
 //! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of
 //! the clusters with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and
 //! `RBR_BENCH_INSERTS` (200) of each client while WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2"). For a
-//! repository in an S3 server and for distant hosts, `RBR_BENCH_LATENCY_MS` ("0 20") is the delay of each request, `RBR_BENCH_PROCESSES` ("2
-//! 4") the values of process-max.
+//! repository in an S3 server and for distant hosts, `RBR_BENCH_LATENCY_MS` ("0 20") is the delay of each request or direction,
+//! `RBR_BENCH_PROCESSES` ("2 4") the values of process-max. Distant hosts: `RBR_BENCH_DISTANT_TABLES` (500) of a page,
+//! `RBR_BENCH_DISTANT_MB` (0) of large tables, `RBR_BENCH_DISTANT_BUNDLES` ("n y"), `RBR_BENCH_DISTANT_FAR` ("cluster
+//! repository"), `RBR_BENCH_DISTANT_SEGMENTS` (64).
 //!
 //! Measure on an idle machine: both programs use every core.
 
@@ -43,7 +45,7 @@ use harness::Report;
 type Subject = fn(&mut Report);
 
 /// Every subject by its name.
-const SUBJECTS: [(&str, Subject); 15] = [
+const SUBJECTS: [(&str, Subject); 16] = [
     ("full", full::codecs_of_large),
     ("relations", full::relations),
     ("incr-tables", incr::unchanged_tables),
@@ -55,6 +57,7 @@ const SUBJECTS: [(&str, Subject); 15] = [
     ("wal-large", wal_segment::large),
     ("wal-calls", wal_calls::calls),
     ("distant", distant::hosts),
+    ("distant-archive", distant::archive),
     ("s3-full", s3::full),
     ("s3-incr", s3::incr),
     ("s3-wal", s3_wal::segments),

@@ -48,6 +48,8 @@ struct Shared {
     target: u16,
     link: Link,
     blocks: AtomicU64,
+    /// Bytes from the client and from the server.
+    passed: [AtomicU64; 2],
     stopping: AtomicBool,
     closed: AtomicBool,
     cuts: AtomicU64,
@@ -74,6 +76,7 @@ impl Passage {
             target,
             link,
             blocks: AtomicU64::new(0),
+            passed: Default::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
@@ -107,6 +110,11 @@ impl Passage {
     /// Sets whether new connections end at once.
     pub fn set_closed(&self, closed: bool) {
         self.shared.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// Returns how many bytes have come from clients and from the server since the last call.
+    pub fn take_passed(&self) -> [u64; 2] {
+        [0, 1].map(|way: usize| self.shared.passed[way].swap(0, Ordering::SeqCst))
     }
 
     /// Returns how many connections have been cut.
@@ -147,24 +155,24 @@ impl Shared {
         server.set_nodelay(true)?;
         let ways = [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
         lock(&self.open).insert(number, [client, server]);
-        for (from, to) in ways {
+        for (way, (from, to)) in ways.into_iter().enumerate() {
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
-                let _ = shared.carry(from, &to);
+                let _ = shared.carry(way, from, &to);
                 shared.end(number);
             });
         }
         Ok(())
     }
 
-    fn carry(&self, from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    fn carry(&self, way: usize, from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
         if self.link.delay.is_zero() {
-            return self.read(from, |block| to.write_all(&block));
+            return self.read(way, from, |block| to.write_all(&block));
         }
         let (sender, receiver) = sync_channel(UNDERWAY_MAX);
         std::thread::scope(|scope| {
             scope.spawn(move || deliver(&receiver, to));
-            self.read(from, move |block| {
+            self.read(way, from, move |block| {
                 let is_lost = self.link.one_lost_of > 0
                     && self.blocks.fetch_add(1, Ordering::Relaxed) % self.link.one_lost_of == self.link.one_lost_of - 1;
                 let delay = if is_lost { self.link.delay + RESENT_AFTER } else { self.link.delay };
@@ -174,13 +182,14 @@ impl Shared {
     }
 
     /// Reads blocks until the end or a cut.
-    fn read(&self, mut from: TcpStream, mut pass: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+    fn read(&self, way: usize, mut from: TcpStream, mut pass: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let size = from.read(&mut buffer)?;
             if size == 0 {
                 return Ok(());
             }
+            self.passed[way].fetch_add(size as u64, Ordering::SeqCst);
             if self.is_cut_within(size as u64) {
                 self.cuts.fetch_add(1, Ordering::SeqCst);
                 return Ok(());

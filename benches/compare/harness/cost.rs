@@ -43,14 +43,20 @@ pub struct Watch {
 
 impl Watch {
     pub fn start(program: &Path, home: &str) -> Self {
+        Self::of(program, home, "")
+    }
+
+    /// Watches only the processes whose command line contains this.
+    pub fn of(program: &Path, home: &str, part: &str) -> Self {
         let program = fs::metadata(program).map(|found| (found.dev(), found.ino())).expect("program");
         let home = format!("HOME={home}").into_bytes();
+        let part = part.to_owned();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let (mut peak_kib, mut pause) = (0, SAMPLE_FIRST);
             while !stopped.load(Ordering::Relaxed) {
-                peak_kib = peak_kib.max(memory_kib(program, &home));
+                peak_kib = peak_kib.max(memory_kib(program, &home, &part));
                 std::thread::sleep(pause);
                 pause = SAMPLE_MAX.min(pause + pause / 4);
             }
@@ -66,15 +72,16 @@ impl Watch {
     }
 }
 
-/// Returns the proportional memory of the processes that run the file `program` and have `home` in their environment.
-/// Shared memory counts once.
-fn memory_kib(program: (u64, u64), home: &[u8]) -> u64 {
+/// Returns the proportional memory of the processes that run the file `program`, have `home` in their environment and
+/// `part` in their command line. Shared memory counts once.
+fn memory_kib(program: (u64, u64), home: &[u8], part: &str) -> u64 {
     let mut sum = 0;
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let process = entry.path();
         let ours = fs::metadata(process.join("exe")).is_ok_and(|found| (found.dev(), found.ino()) == program)
             && fs::read(process.join("environ"))
-                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|line| line == home));
+                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|line| line == home))
+            && fs::read(process.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(part));
         if ours {
             let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
             sum += rollup

@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::pack::read_message;
-use protocol::storage::FeaturesAnswer;
 use protocol::{AnswerMessage, Call, Capability, Dialect};
 
-use self::first::{FirstAnswers, FirstRequests};
+use self::first::{FirstAnswers, FirstRequests, pass_on_warnings};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Kept, Received};
@@ -269,19 +268,6 @@ impl Connection {
         self.first.get().is_some_and(|first| first.common.has(capability))
     }
 
-    /// Returns what the repository or the data directory there is like.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Format`] if the server's answer is damaged.
-    pub(crate) fn features(&self) -> Result<FeaturesAnswer<'_>> {
-        FeaturesAnswer::decode(self.first.get().and_then(|first| first.features.data()))
-    }
-
-    /// Returns the server's answer to the question for [`cipher_options`], if it was asked.
-    pub(crate) fn cipher_answer(&self) -> Option<&Answer> {
-        self.first.get()?.cipher.as_ref()
-    }
-
     /// Returns whether nothing can be sent any more.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.shared.queue).end.is_some()
@@ -465,13 +451,6 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
         // A thread that no longer waits needs no answer
         let _ = waiting.sender.send(Ok(kept.keep(message)));
     }
-}
-
-/// Logs up to `max` warnings of an answer. Returns their number.
-fn pass_on_warnings(message: &[u8], max: usize, name: &str) -> Result<usize> {
-    let warnings = AnswerMessage::warnings(message)?;
-    warnings.iter().take(max).for_each(|text| crate::warn!("raised from {name}: {text}"));
-    Ok(warnings.len())
 }
 
 /// Sends a request from time to time while there is nothing else to send.

@@ -1,4 +1,4 @@
-//! The first requests of a connection.
+//! The first requests of a connection, and what they tell.
 //!
 //! None needs the answer to another. They don't need the greeting either, which only shows whether the versions fit. So all
 //! are sent before the first answer is waited for, and take one way to the host and back together.
@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 
 use protocol::options::{ConfigRequest, OptionsRequest};
-use protocol::{Call, Capabilities, Capability, Dialect};
+use protocol::storage::FeaturesAnswer;
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
-use super::{Answer, Connection, Reply, Shared, WARNINGS_MAX, pass_on_warnings};
+use super::{Answer, Connection, Reply, Shared, WARNINGS_MAX};
 use crate::Result;
 use crate::remote::{RemoteSettings, Way};
 
@@ -87,4 +88,26 @@ impl FirstRequests {
         }
         Ok(FirstAnswers { common, cipher, features })
     }
+}
+
+impl Connection {
+    /// Returns what the repository or the data directory there is like.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] if the server's answer is damaged.
+    pub(crate) fn features(&self) -> Result<FeaturesAnswer<'_>> {
+        FeaturesAnswer::decode(self.first.get().and_then(|first| first.features.data()))
+    }
+
+    /// Returns the server's answer to the question for [`cipher_options`], if it was asked.
+    pub(crate) fn cipher_answer(&self) -> Option<&Answer> {
+        self.first.get()?.cipher.as_ref()
+    }
+}
+
+/// Logs up to `max` warnings of an answer. Returns their number.
+pub(super) fn pass_on_warnings(message: &[u8], max: usize, name: &str) -> Result<usize> {
+    let warnings = AnswerMessage::warnings(message)?;
+    warnings.iter().take(max).for_each(|text| crate::warn!("raised from {name}: {text}"));
+    Ok(warnings.len())
 }
