@@ -14,8 +14,8 @@ export CARGO ?= cargo
 SLOW = full_matrix
 # Duration of a fuzz target
 FUZZ_SECONDS ?= 120
-# One more than the number of processors, because live tests also wait for servers and for the archive
-export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
+# More than the number of processors, because half of a live test's time is waiting for servers, clocks and the archive
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc) + 1)
 
 .PHONY: build demo demo-s3 test test-full fuzz fuzz-short fmt lint deny oracles oracles-if-possible bench dist deb docs golden clean
 

@@ -15,7 +15,9 @@ use super::template::Template;
 pub const STANZA: &str = "demo";
 
 /// Options of every configuration that does not override them.
-const DEFAULTS: [&str; 6] = [
+const DEFAULTS: [&str; 7] = [
+    // Better compression only takes time
+    "compress-level=1",
     "log-level-console=detail",
     "log-level-file=off",
     "start-fast=y",
