@@ -88,7 +88,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
     // What the server's user can't read is no link
     let closed = space.folder("repo/backup/demo/closed");
     let file = text("repo/backup/demo/closed/backup.manifest");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let (code, message) = served.refuses(&read(&file));
     assert_eq!((code, message), (41, format!("unable to open file '{file}' for read: [13] Permission denied")));
     fs::remove_dir(&closed).unwrap();
