@@ -32,7 +32,7 @@ pub use azurite::Azurite;
 pub use cluster::{Cluster, Shutdown};
 pub use command::{Background, Run, Tool};
 pub use compare::{Entry, Tree};
-pub use distant::{DistantHosts, FAR, Far, NEAR};
+pub use distant::{DistantHosts, Far};
 pub use gcs::Gcs;
 pub use history::{History, Service};
 pub use namespaces::Network;

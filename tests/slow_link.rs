@@ -36,6 +36,10 @@ fn small_files_of_a_distant_cluster_do_not_take_a_round_trip_each() {
     let (taken, limit) = (time(&hosts, &["backup", "--type=full"]), time_of_round_trips(&hosts));
     assert!(limit > Duration::from_secs(40), "{limit:?}");
     assert!(taken < limit / 2, "{taken:?} of {limit:?}");
+    // Compressed on the way
+    let size: u64 = hosts.scenario.cluster.sql("select sum(pg_database_size(oid)) from pg_database").parse().unwrap();
+    let [sent, received] = hosts.passage.take_passed();
+    assert!(sent + received < size / 2, "{sent} and {received} of {size}");
     hosts.scenario.cluster.switch_wal();
     let dump = hosts.scenario.cluster.dump();
     let mut restored = hosts.scenario.restore(Tool::PgBackRest, "restored", &[]);

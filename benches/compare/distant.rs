@@ -4,8 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Figures, Report, Watch, latencies, setting, words};
-use crate::tests::env::{DistantHosts, FAR, Far, NEAR, Shutdown, Tool};
+use crate::tests::env::{DistantHosts, Far, Shutdown, Tool};
 
+/// The configuration files of this host and of the other one.
+const NEAR: &str = "near.conf";
+const FAR: &str = "far.conf";
 /// How often to look whether the background worker has ended.
 const WORKER_POLL: Duration = Duration::from_millis(20);
 
@@ -29,7 +32,7 @@ fn compare(report: &mut Report, delay: Duration, name: &str, bundle: &str) {
         let hosts = DistantHosts::start(delay, far, tool, &near).expect("oracles");
         hosts.create_tables(tables);
         if size_mb > 0 {
-            hosts.create_large(size_mb);
+            create_large(&hosts, size_mb);
         }
         hosts.run(tool, &["stanza-create"]).success();
         hosts
@@ -55,6 +58,18 @@ fn compare(report: &mut Report, delay: Duration, name: &str, bundle: &str) {
         };
         report.in_turn(&format!("restore {how}"), |_| {}, restore);
     }
+}
+
+/// Creates four tables of so many MB together.
+fn create_large(hosts: &DistantHosts, size_mb: usize) {
+    let rows = size_mb * 1900;
+    for number in 0..4 {
+        hosts.scenario.cluster.sql(&format!(
+            "create table large_{number} as select g, g % 7919 as b, md5(g::text) as c, md5((g + {number})::text) as d
+             from generate_series(1, {rows}) g"
+        ));
+    }
+    hosts.scenario.cluster.sql("checkpoint");
 }
 
 /// Asynchronous archive-push to a distant repository: one call per segment, as by PostgreSQL.

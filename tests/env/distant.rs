@@ -7,8 +7,8 @@ use super::network::free_ports;
 use super::{Authority, Background, Link, Passage, Run, Scenario, ScenarioOptions, Tool};
 
 /// The configuration of this host, and of the other one.
-pub const NEAR: &str = "near.conf";
-pub const FAR: &str = "far.conf";
+const NEAR: &str = "near.conf";
+const FAR: &str = "far.conf";
 /// The time limit of a server's start.
 const START_MAX: Duration = Duration::from_secs(20);
 
@@ -91,18 +91,6 @@ impl DistantHosts {
         let mut all = vec![config.as_str(), "--stanza=demo"];
         all.extend(arguments);
         self.scenario.space.run(self.scenario.program(tool), &all)
-    }
-
-    /// Creates four tables of so many MB together.
-    pub fn create_large(&self, size_mb: usize) {
-        let create = |number| {
-            format!(
-                "create table large_{number} as select g, g % 7919 as b, md5(g::text) as c, md5((g + {number})::text) as d
-                 from generate_series(1, {}) g;",
-                size_mb * 1900
-            )
-        };
-        self.scenario.cluster.sql(&((0..4).map(create).collect::<String>() + "checkpoint"));
     }
 
     /// Creates tables of one page.
