@@ -203,6 +203,18 @@ impl Cipher {
         })
     }
 
+    /// The passphrase of new streams without a header of format 6; `None` only without encryption.
+    pub fn passphrase(&self) -> Option<&Passphrase> {
+        match self {
+            Cipher::None => None,
+            Cipher::Aes256Cbc(passphrase) => Some(passphrase),
+            Cipher::Headed(headed) => Some(match &headed.keys {
+                HeadedKeys::Main(passphrase) => passphrase,
+                HeadedKeys::Ring(keys) => keys.current(),
+            }),
+        }
+    }
+
     /// Returns whether bytes pass unchanged.
     pub fn is_none(&self) -> bool {
         matches!(self, Cipher::None)

@@ -120,9 +120,11 @@ pub fn read<R: BufRead>(
         let is_key = entry.section == SECTION_CIPHER;
         let origin = if is_secret || is_key { Origin::Decrypted } else { origin };
         let line = entry.line;
-        content.value(&entry, &mut on_value).map_err(|error| match format::is_unsupported(&error) || is_key && error.code == ErrorCode::Format {
-            true => error,
-            false => origin.conceal(error, format_args!("at line {line}")),
+        content.value(&entry, &mut on_value).map_err(|error| {
+            match format::is_unsupported(&error) || is_key && error.code == ErrorCode::Format {
+                true => error,
+                false => origin.conceal(error, format_args!("at line {line}")),
+            }
         })?;
         if origin.is_secret() {
             reader.stop_quotes();

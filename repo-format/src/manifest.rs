@@ -18,8 +18,8 @@ pub use validate::check_name;
 
 use crate::BACKREST_VERSION;
 use crate::cipher::Passphrase;
-use crate::format::RepoFormat;
 use crate::compress::CompressType;
+use crate::format::RepoFormat;
 use crate::label::{BackupLabel, BackupType};
 use crate::pg::PgVersion;
 use crate::wal_name::WalSegment;

@@ -7,13 +7,14 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{self, Cipher, Decryptor, Framing, Passphrase};
-use repo_format::format;
+use repo_format::cipher::{self, Cipher, Decryptor, Framing, Keyring, Passphrase, StreamHeader};
+use repo_format::format::{self, RepoFormat};
 use repo_format::info::{self, Origin};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -24,7 +25,7 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Returns how files below the archive directory are encrypted.
 pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
-    Cipher::from_passphrase(info.cipher_pass.as_ref())
+    info.cipher()
 }
 
 /// Returns how manifests are encrypted.
@@ -32,12 +33,13 @@ pub(crate) fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
-/// Generates a passphrase for the files that depend on an info file, if the repository is encrypted.
+/// Generates a passphrase of this format for the files that depend on an info file or manifest, if the repository is
+/// encrypted.
 ///
 /// # Errors
 /// The system provides no random bytes.
-pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
-    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
+pub(crate) fn generate_passphrase(repo: &Repo, format: RepoFormat) -> Result<Option<Passphrase>> {
+    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate(format).map(Some) }
 }
 
 /// Loads archive.info.
@@ -66,12 +68,56 @@ pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInf
     })
 }
 
-/// Saves archive.info and its copy.
+/// Loads the copy of archive.info; `None` if it is missing or damaged.
 ///
 /// # Errors
-/// One of them can't be written.
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_archive_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<ArchiveInfo>> {
+    let path = layout::copy(&layout::archive_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)))
+}
+
+/// Loads the copy of backup.info; `None` if it is missing or damaged.
+///
+/// # Errors
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_backup_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<BackupInfo>> {
+    let path = layout::copy(&layout::backup_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| BackupInfo::read(reader, origin)))
+}
+
+fn unless_damaged<T>(loaded: Result<T>) -> Result<Option<T>> {
+    match loaded {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if is_about_content(&error) && !format::is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Saves archive.info and its copy. At format 6, keys that one of the stored files has are never lost.
+///
+/// # Errors
+/// One of them can't be written; [`ErrorCode::FileInvalid`] if a stored file has another key with the same id.
 pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<()> {
-    save_pair(repo, &layout::archive_info(stanza), &info.serialize()?)
+    let mut info = info.clone();
+    if info.format > RepoFormat::V5 {
+        info.keys = info.keys.map(|keys| with_stored_keys(repo, stanza, keys)).transpose()?;
+    }
+    save_pair(repo, &layout::archive_info(stanza), info.format, &info.serialize()?)
+}
+
+/// Adds the keys of the stored archive.info and of its copy. An interrupted rotation leaves the two with different keys,
+/// and files may have been archived with any of them.
+fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<Keyring> {
+    let path = layout::archive_info(stanza);
+    for path in [layout::copy(&path), path] {
+        let stored = unless_damaged(load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)))?;
+        let Some(stored) = stored.and_then(|stored| stored.keys) else { continue };
+        keys.keep(&stored).map_err(|error| {
+            error.context(format_args!("unable to save '{}'", repo.storage.display(&layout::archive_info(stanza))))
+        })?;
+    }
+    Ok(keys)
 }
 
 /// Saves backup.info and its copy.
@@ -79,7 +125,7 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
 /// # Errors
 /// One of them can't be written.
 pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
-    save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
+    save_pair(repo, &layout::backup_info(stanza), info.format, &info.serialize()?)
 }
 
 fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
@@ -106,8 +152,21 @@ pub(crate) fn load_file<T>(
     let stored =
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let limited = SizeLimit { inner: stored, left: SIZE_MAX };
-    let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
-    parse_stored(repo, &repo.cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+    let cipher = repo.info_cipher();
+    let plain = Decryptor::new(&cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
+    parse_stored(repo, &cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+}
+
+/// The text of an info file or manifest while it is read.
+pub(crate) trait StoredText: BufRead {
+    /// What was in front of it, once it has been read from.
+    fn header(&self) -> Option<&StreamHeader>;
+}
+
+impl<R: Read> StoredText for BufReader<Decryptor<R>> {
+    fn header(&self) -> Option<&StreamHeader> {
+        self.get_ref().header()
+    }
 }
 
 /// Parses the decrypted text of an info file or manifest. If it can't be parsed because the options of the repository's
@@ -118,7 +177,7 @@ pub(crate) fn load_file<T>(
 pub(crate) fn parse_stored<T>(
     repo: &Repo,
     cipher: &Cipher,
-    reader: &mut dyn BufRead,
+    reader: &mut impl StoredText,
     parse: impl FnOnce(&mut dyn BufRead, Origin) -> Result<T>,
 ) -> Result<T> {
     let start = loop {
@@ -131,7 +190,8 @@ pub(crate) fn parse_stored<T>(
             }
         }
     };
-    parse(reader, Origin::of(cipher)).map_err(|error| match start {
+    let origin = Origin::of(cipher, reader.header());
+    parse(reader, origin).map_err(|error| match start {
         TextStart::Encrypted if cipher.is_none() => {
             Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
         }
@@ -162,7 +222,7 @@ impl TextStart {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [b'[', b'b', b'a', b'c', b'k', ..] => TextStart::Info,
-            bytes if bytes.starts_with(cipher::MAGIC) => TextStart::Encrypted,
+            bytes if cipher::is_encrypted(bytes) => TextStart::Encrypted,
             _ => TextStart::Other,
         }
     }
@@ -178,7 +238,7 @@ fn with_cipher_hint(repo: &Repo, cipher: &Cipher, error: Error) -> Error {
         return error;
     }
     let error = info::crypto_hint(error);
-    if *cipher != repo.cipher {
+    if *cipher != repo.info_cipher() {
         return error;
     }
     error.hint(format!("is the passphrase ({}{PASSPHRASE_HINT_END}", repo.name()))
@@ -226,9 +286,9 @@ impl<R: Read> Read for SizeLimit<R> {
     }
 }
 
-fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
+fn save_pair(repo: &Repo, path: &RepoPath, format: RepoFormat, text: &[u8]) -> Result<()> {
     // The same bytes, salt included, for both
-    let stored = cipher::encrypt(&repo.cipher, text)?;
+    let stored = cipher::encrypt(&repo.cipher.of_info_file(format), text)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
     // Object stores replace a file atomically, so the file and its copy can be written at the same time. Other stores
     // may need several steps, so the copy stays unchanged until the file is written
@@ -280,7 +340,7 @@ mod tests {
 
     fn saved(pass: Option<&str>) -> (MemoryStorage, ArchiveInfo) {
         let storage = MemoryStorage::new();
-        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Passphrase::new("sub")));
+        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Keyring::single(Passphrase::new("sub"))));
         save_archive_info(&repo(pass, &storage), &stanza(), &info).unwrap();
         (storage, info)
     }
@@ -375,7 +435,10 @@ mod tests {
     #[test]
     fn generated_passphrase_only_with_encryption() {
         let storage = MemoryStorage::new();
-        assert_eq!(generate_passphrase(&repo(None, &storage)).unwrap(), None);
-        assert_eq!(generate_passphrase(&repo(Some("x"), &storage)).unwrap().unwrap().expose().len(), 64);
+        assert_eq!(generate_passphrase(&repo(None, &storage), RepoFormat::V5).unwrap(), None);
+        assert_eq!(
+            generate_passphrase(&repo(Some("x"), &storage), RepoFormat::V5).unwrap().unwrap().expose().len(),
+            64
+        );
     }
 }

@@ -102,14 +102,14 @@ impl AesDecryptor {
             self.used = self.used.max(self.filled);
             if self.stream.is_none() {
                 match self.keys.begin(&self.buffer[..self.filled])? {
-                    Begin::Stream(Begun { stream, header, header_size }) => {
+                    Some(Begun { stream, header, header_size }) => {
                         (self.stream, self.header) = (Some(stream), header);
                         self.buffer.copy_within(header_size..self.filled, 0);
                         self.filled -= header_size;
                     }
                     // The buffer is larger than any header, so that it can't be full
-                    Begin::Needs if read == 0 => return Err(header_missing().into()),
-                    Begin::Needs => {}
+                    None if read == 0 => return Err(header_missing().into()),
+                    None => {}
                 }
             }
             if let Some(stream) = &mut self.stream {
@@ -150,21 +150,21 @@ impl Keys {
         }
     }
 
-    /// Begins a stream with these first bytes.
-    fn begin(&self, start: &[u8]) -> Result<Begin> {
+    /// Begins a stream with these first bytes; `None` if more of them are needed.
+    fn begin(&self, start: &[u8]) -> Result<Option<Begun>> {
         let (header, size) = match self {
-            Keys::Raw(_) if start.len() < SALT_SIZE => return Ok(Begin::Needs),
-            Keys::Raw(passphrase) => return Ok(Begin::Stream(Begun::new(passphrase, None, start, 0))),
+            Keys::Raw(_) if start.len() < SALT_SIZE => return Ok(None),
+            Keys::Raw(passphrase) => return Ok(Some(Begun::new(passphrase, None, start, 0))),
             Keys::Magic(_) if !start.starts_with(MAGIC) => {
                 let invalid = || Error::new(ErrorCode::Crypto, "cipher header invalid");
                 if start.len() < MAGIC.len() + SALT_SIZE {
-                    return Ok(Begin::Needs);
+                    return Ok(None);
                 }
                 header::refuse(start, invalid)?;
                 return Err(invalid());
             }
             _ => match header::parse(start)? {
-                Parsed::Needs(_) => return Ok(Begin::Needs),
+                Parsed::Needs(_) => return Ok(None),
                 Parsed::Header(header, size) => (header, size),
             },
         };
@@ -172,15 +172,8 @@ impl Keys {
             Keys::Raw(passphrase) | Keys::Magic(passphrase) => passphrase,
             Keys::Headed(headed) => &headed.for_reading(&header)?,
         };
-        Ok(Begin::Stream(Begun::new(passphrase, Some(header), start, size)))
+        Ok(Some(Begun::new(passphrase, Some(header), start, size)))
     }
-}
-
-/// What the first bytes of a stream suffice for.
-enum Begin {
-    /// More bytes are needed.
-    Needs,
-    Stream(Begun),
 }
 
 /// A stream whose header has been read.
@@ -206,7 +199,7 @@ fn header_missing() -> Error {
 /// Decrypts a buffer.
 pub(super) fn decrypt_whole(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<Vec<u8>> {
     let Some(keys) = Keys::new(cipher, framing) else { return Ok(data.to_vec()) };
-    let Begin::Stream(mut begun) = keys.begin(data)? else { return Err(header_missing()) };
+    let Some(mut begun) = keys.begin(data)? else { return Err(header_missing()) };
     let mut plain = data[begun.header_size..].to_vec();
     let len = finish_blocks(&mut begun.stream, &mut plain)?;
     plain.truncate(len);

@@ -82,8 +82,8 @@ impl Keyring {
     }
 
     /// The key of new files.
-    pub fn current(&self) -> Option<&Passphrase> {
-        self.keys.get(&self.current)
+    pub fn current(&self) -> &Passphrase {
+        &self.keys[&self.current]
     }
 
     /// When the current key was made, in seconds since 1970; 0 if that is not known.
@@ -122,6 +122,23 @@ impl Keyring {
         }
         self.keys.insert(next.clone(), passphrase);
         (self.current, self.rotated) = (next, now);
+        Ok(())
+    }
+
+    /// Adds the keys of `other` whose ids are not in use. If its current key is newer, it becomes the current one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileInvalid`] if both have different keys with the same id.
+    pub fn keep(&mut self, other: &Keyring) -> Result<()> {
+        for (id, passphrase) in &other.keys {
+            if self.keys.entry(id.clone()).or_insert_with(|| passphrase.clone()) != passphrase {
+                let text = format!("the stored file has another cipher key '{id}', which would be lost");
+                return Err(Error::new(ErrorCode::FileInvalid, text));
+            }
+        }
+        if other.rotated > self.rotated {
+            (self.current, self.rotated) = (other.current.clone(), other.rotated);
+        }
         Ok(())
     }
 
@@ -287,7 +304,11 @@ mod tests {
             ("\"text\"", ErrorCode::Format, "cipher key must have a digest from format 6"),
             ("{\"1\":{\"key\":\"k\"}}", ErrorCode::Format, "cipher key must have a digest from format 6"),
             ("{\"1\":{\"digest\":\"sha1\"}}", ErrorCode::JsonFormat, "required key 'key' not found"),
-            ("{\"1\":{\"digest\":\"md5\",\"key\":\"k\"}}", ErrorCode::Format, "cipher key has a digest that is not supported"),
+            (
+                "{\"1\":{\"digest\":\"md5\",\"key\":\"k\"}}",
+                ErrorCode::Format,
+                "cipher key has a digest that is not supported",
+            ),
             ("{}", ErrorCode::Format, "file has no cipher key"),
             ("{\"\":{\"digest\":\"sha1\",\"key\":\"k\"}}", ErrorCode::Format, "invalid id of a cipher key"),
             (
@@ -318,6 +339,20 @@ mod tests {
             assert_eq!(keys.rotate(Passphrase::new("x"), 9).unwrap_err().message, message);
             assert_eq!(keys, before);
         }
+    }
+
+    #[test]
+    fn keys_of_a_stored_file_are_kept() {
+        let mut older = Keyring::rotatable(Passphrase::new("one"), 10);
+        let mut newer = older.clone();
+        newer.rotate(Passphrase::new("two"), 20).unwrap();
+        let mut kept = newer.clone();
+        kept.keep(&older).unwrap();
+        assert_eq!(kept, newer);
+        older.keep(&newer).unwrap();
+        assert_eq!(older, newer);
+        let mut other = Keyring::rotatable(Passphrase::new("another"), 30);
+        assert_eq!(other.keep(&newer).unwrap_err().code, ErrorCode::FileInvalid);
     }
 
     #[test]
