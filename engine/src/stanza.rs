@@ -359,6 +359,56 @@ mod tests {
         assert_eq!(archive.history.len(), 2);
     }
 
+    /// Every key in archive.info and its copy.
+    fn archive_keys(repo: &Repo) -> Vec<(String, Passphrase)> {
+        let file = info_files::load_archive_info(repo, &stanza()).unwrap();
+        let copy = info_files::load_archive_info_copy(repo, &stanza()).unwrap();
+        let keys = [Some(file), copy].into_iter().flatten().filter_map(|info| info.keys);
+        let pairs = |keys: Keyring| keys.keys().map(|(id, key)| (id.to_string(), key.clone())).collect::<Vec<_>>();
+        keys.flat_map(pairs).collect()
+    }
+
+    #[test]
+    fn upgrade_of_the_format_cut_short_anywhere_is_finished_without_loss_of_a_key() {
+        let upgrade = |repo: &Repo, format| upgrade::upgrade_in(repo, &stanza(), &pg(VERSION, 7), format);
+        for calls in 0.. {
+            let memory = MemoryStorage::new();
+            let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+            create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+            let old = archive_keys(&repo);
+            let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory)).crash_at(calls)), Some("secret"));
+            let is_done = upgrade(&crashing, Some(RepoFormat::V6)).is_ok();
+            let between = archive_keys(&repo);
+            // Without the option, if any file has the new format already
+            upgrade(&repo, if between.len() > 2 { None } else { Some(RepoFormat::V6) }).unwrap();
+            let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+            assert_eq!((archive.format, backup.format), (RepoFormat::V6, RepoFormat::V6));
+            let keys = archive_keys(&repo);
+            assert!(old.iter().chain(&between).all(|key| keys.contains(key)), "{calls}");
+            assert_eq!(archive.keys.map(|keys| keys.current_id().to_string()).as_deref(), Some("1"));
+            assert_eq!(upgrade(&repo, None).unwrap(), StanzaChange::Unchanged);
+            assert_eq!(upgrade(&repo, Some(RepoFormat::V5)).unwrap_err().code, ErrorCode::Format);
+            if is_done {
+                assert!(calls > 8, "{calls}");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn stanza_of_format_6_without_encryption_has_no_keys() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V6).unwrap();
+        let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+        assert_eq!(
+            (archive.format, backup.format, archive.keys, backup.cipher_pass),
+            (RepoFormat::V6, RepoFormat::V6, None, None)
+        );
+        let text = crate::storage::get(&memory, &layout::archive_info(&stanza()), 999).unwrap().unwrap();
+        assert!(text.starts_with(b"[backrest]\nbackrest-format=6\n"));
+    }
+
     #[test]
     fn upgrade_cut_short_is_finished_by_the_next() {
         let memory = MemoryStorage::new();

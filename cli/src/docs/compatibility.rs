@@ -204,7 +204,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
         "all",
-        "A file of a format that is not known is not replaced by its copy, which may lack keys. pgBackRest tries the copy after any error.",
+        "A file of a format that is not known is not replaced by its copy, and a damaged one not by a copy of an older format, which lacks keys. pgBackRest tries the copy after any error.",
     ),
     (
         "all",
@@ -484,17 +484,21 @@ pub(super) fn render() -> String {
         }
     }
 
-    text += "\n## Values\n\nThe following values of supported options are refused:\n\n| option | value | state |\n| --- | --- | --- |\n";
+    let mut values = String::new();
     for decl in &ALL {
         for (value, feature) in decl.not_yet {
-            let _ = writeln!(text, "| {} | {value} | not yet: needs {feature} |", decl.name);
+            let _ = writeln!(values, "| {} | {value} | not yet: needs {feature} |", decl.name);
         }
         for special in decl.overrides {
             for (value, feature) in special.not_yet {
                 let name = special.command.name();
-                let _ = writeln!(text, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
+                let _ = writeln!(values, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
             }
         }
+    }
+    if !values.is_empty() {
+        text += "\n## Values\n\nThe following values of supported options are refused:\n\n| option | value | state |\n| --- | --- | --- |\n";
+        text += &values;
     }
 
     text += DIFFERENCES_HEAD;

@@ -6,21 +6,14 @@
 //! all four first. pgBackRest 2.60 only compares archive.info with backup.info.
 
 use std::fmt::Write as _;
-use std::io::BufReader;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{Decryptor, Framing, StreamHeader};
 use repo_format::format::RepoFormat;
-use repo_format::info;
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::{Repo, info_files};
-use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result};
-
-/// Bytes at the start of a file that contain its format.
-const HEAD_BYTES: u64 = 1024;
 
 /// A file and its format.
 type Numbered = (RepoPath, u64);
@@ -73,6 +66,7 @@ fn load_beside<T: Send, const N: usize>(
     let mut files: Vec<Numbered> =
         loaded.into_iter().zip(formats(&content).map(|format| format.number().into())).collect();
     files.extend(beside?);
+    files.sort_unstable();
     compare(repo, stanza, &files).map(|()| content)
 }
 
@@ -81,7 +75,7 @@ fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<V
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let mut paths = vec![archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
     paths.retain(|path| !loaded.contains(path));
-    let numbers = repo.each(&paths, |path| number(repo, path))?;
+    let numbers = repo.each(&paths, |path| info_files::stored_format(repo, path))?;
     Ok(paths.into_iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect())
 }
 
@@ -112,17 +106,6 @@ fn compare(repo: &Repo, stanza: &Stanza, files: &[Numbered]) -> Result<()> {
         )),
         Err(unsupported) => error.hint(unsupported.message),
     })
-}
-
-/// Returns the format of a file; `None` if it is missing or too damaged.
-fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
-    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
-    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
-    let mut plain = BufReader::new(Decryptor::new(&repo.info_cipher(), Framing::Full, stored));
-    let found = info::find_format(&mut plain);
-    // The header tells it even if what follows is damaged
-    let header = plain.get_ref().header().filter(|header| **header != StreamHeader::Magic);
-    Ok(header.map(|header| header.format().number().into()).or(found))
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use crate::{Error, ErrorCode, Result};
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
 /// and annotations.
 const SIZE_MAX: u64 = 64 << 20;
+/// Bytes at the start of a file that contain its format.
+const HEAD_BYTES: u64 = 1024;
 /// Bytes read from the storage at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
@@ -47,7 +49,8 @@ pub(crate) fn generate_passphrase(repo: &Repo, format: RepoFormat) -> Result<Opt
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
-    load_pair(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin)).map_err(|error| {
+    let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
+    load_pair(repo, &layout::archive_info(stanza), read, |info| info.format).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
             .hint("is archive_command configured correctly in postgresql.conf?")
@@ -61,7 +64,8 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
+    let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
+    load_pair(repo, &layout::backup_info(stanza), read, |info| info.format).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
             .hint("has a stanza-create been performed?")
@@ -128,16 +132,46 @@ pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) 
     save_pair(repo, &layout::backup_info(stanza), info.format, &info.serialize()?)
 }
 
-fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
+fn load_pair<T>(
+    repo: &Repo,
+    path: &RepoPath,
+    parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>,
+    format_of: impl Fn(&T) -> RepoFormat,
+) -> Result<T> {
     let load = |path: &RepoPath| load_file(repo, path, &parse);
     load(path).or_else(|first| match format::is_unsupported(&first) {
         // The copy may have the format from before an upgrade, and would replace the file when it is saved
         true => Err(first.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))),
-        false => load(&layout::copy(path)).map_err(|second| {
-            let name = repo.storage.display(path);
-            info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
-        }),
+        false => {
+            let copy = load(&layout::copy(path)).map_err(|second| {
+                let name = repo.storage.display(path);
+                info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
+            })?;
+            // The same if the file is damaged besides
+            match stored_format(repo, path) {
+                Ok(Some(number)) if number > u64::from(format_of(&copy).number()) => {
+                    let name = repo.storage.display(path);
+                    Err(first
+                        .context(format_args!("unable to load info file '{name}', whose copy has an older format")))
+                }
+                _ => Ok(copy),
+            }
+        }
     })
+}
+
+/// Returns the format of a file; `None` if it is missing or too damaged.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn stored_format(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
+    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
+    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
+    let mut plain = BufReader::new(Decryptor::new(&repo.info_cipher(), Framing::Full, stored));
+    let found = info::find_format(&mut plain);
+    // The header tells it even if what follows is damaged
+    let header = plain.get_ref().header().filter(|header| **header != StreamHeader::Magic);
+    Ok(header.map(|header| header.format().number().into()).or(found))
 }
 
 /// Loads one file without its copy.
@@ -343,6 +377,30 @@ mod tests {
         let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Keyring::single(Passphrase::new("sub"))));
         save_archive_info(&repo(pass, &storage), &stanza(), &info).unwrap();
         (storage, info)
+    }
+
+    #[test]
+    fn archive_info_is_saved_without_losing_a_key_of_a_stored_file() {
+        let storage = MemoryStorage::new();
+        let repo = repo(Some("secret"), &storage);
+        let stanza: Stanza = "main".parse().unwrap();
+        let sha256 = || Passphrase::generate(RepoFormat::V6).unwrap();
+        let keys = Keyring::rotatable(sha256(), 10);
+        let older = ArchiveInfo::with_format(RepoFormat::V6, PgVersion::V15, 7, Some(keys));
+        let mut newer = older.clone();
+        newer.keys.as_mut().unwrap().rotate(sha256(), 20).unwrap();
+        let path = layout::archive_info(&stanza);
+        for rotated in [path.clone(), layout::copy(&path)] {
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            let text = newer.serialize().unwrap();
+            let stored = cipher::encrypt(&repo.cipher.of_info_file(RepoFormat::V6), &text).unwrap();
+            storage::put(&storage, &rotated, &stored, WriteOptions::ATOMIC).unwrap();
+            // Loaded before the rotation
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            assert_eq!(load_archive_info(&repo, &stanza).unwrap().keys, newer.keys);
+            assert_eq!(load_archive_info_copy(&repo, &stanza).unwrap().unwrap().keys, newer.keys);
+            repo.storage.remove_all(&RepoPath::new("archive").unwrap()).unwrap();
+        }
     }
 
     #[test]

@@ -31,8 +31,7 @@ pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]
         let wanted = request.formats.get(&repo.key).copied();
         // Nothing is claimed or written if nothing changes
         if !StanzaFiles::load(repo, stanza)?.plan(pg, wanted)?.changes() {
-            crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
-            return Ok(StanzaChange::Unchanged);
+            return Ok(unchanged(repo, stanza));
         }
         let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", session.cancel_token())?;
         upgrade_in(&claim.guard(repo), stanza, pg, wanted)
@@ -47,6 +46,9 @@ pub(super) fn upgrade_in(
 ) -> Result<StanzaChange> {
     let mut files = StanzaFiles::load(repo, stanza)?;
     let plan = files.plan(pg, wanted)?;
+    if !plan.changes() {
+        return Ok(unchanged(repo, stanza));
+    }
     let old = files.archive.format.min(files.backup.format);
     if files.archive.format != files.backup.format || files.copies_differ {
         crate::warn!("repository format mismatch from an interrupted stanza-upgrade will be repaired");
@@ -70,6 +72,11 @@ pub(super) fn upgrade_in(
         info_files::save_backup_info(repo, stanza, &files.backup)?;
     }
     Ok(StanzaChange::Upgraded)
+}
+
+fn unchanged(repo: &Repo, stanza: &Stanza) -> StanzaChange {
+    crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
+    StanzaChange::Unchanged
 }
 
 /// Gives archive.info this format. The key of files that exist is kept, and later files get a new one.
