@@ -156,8 +156,7 @@ fn client_of_a_later_version_is_told_what_both_know() {
 fn error_of_a_server_that_gives_up_unasked_is_the_one_of_the_command() {
     let connection = connect(|stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(None);
+        script.begin(None);
         script.give_up(&crate::Error::new(ErrorCode::FileRead, "timeout after 5000ms waiting for read from 'client'"));
         while script.read().is_some() {}
     });
@@ -179,8 +178,7 @@ fn idle_connection_with_a_short_time_limit_is_kept() {
         // As a server of pgBackRest with the same time limit
         stream.set_read_timeout(Some(limit)).unwrap();
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(None);
+        script.begin(None);
         while let Some(call) = script.read() {
             let is_noop = call == Call::Noop;
             script.answer(None);
