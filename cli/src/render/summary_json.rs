@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use engine::annotate::AnnotateSummary;
-use engine::backup::BackupSummary;
+use engine::backup::{BackupSummary, PhaseFigures};
 use engine::check::CheckSummary;
 use engine::expire::{ExpireSummary, Expired};
 use engine::info::BackupFact;
@@ -30,7 +30,12 @@ pub fn backup(summary: &BackupSummary) -> Value {
     let mut out: Map<String, Value> = serde_json::from_str(&valid_json(&render_backup(&fact))).unwrap_or_default();
     out.insert("files".to_owned(), json!(summary.files));
     out.insert("page-errors".to_owned(), json!(summary.page_errors));
+    out.insert("phase".to_owned(), summary.phases.iter().map(phase).collect());
     finish(out, &summary.warnings, summary.duration)
+}
+
+fn phase(figures: &PhaseFigures) -> Value {
+    json!({ "name": figures.phase.name(), "milliseconds": figures.milliseconds, "bytes": figures.bytes })
 }
 
 /// What expire removed, or would remove, by repository.
