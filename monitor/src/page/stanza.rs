@@ -166,7 +166,11 @@ fn cluster_cells(page: &mut Html, cluster: &ClusterView, clock: &Clock<'_>) {
         Some(files) => page.cell(&words::count(files, "file")),
         None => page.cell("?"),
     };
-    let last = archiver.last_archived_time.map_or_else(|| "never".to_owned(), |time| clock.relative(time));
+    let last = archiver.last_archived_time.map_or_else(
+        || "never".to_owned(),
+        // It may have happened during the collection, whose time is that of its beginning
+        |time| clock.relative(time.min(clock.now)),
+    );
     match &archiver.failing {
         Some(_) => page.pill_cell(Mood::Bad, &format!("failing, {last}")),
         None => page.cell(&last),
