@@ -17,6 +17,9 @@ use crate::{Error, ErrorCode, Repo, Result};
 
 /// The largest size in bytes of the file. A backup takes less than a thousand.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// How many backups have their phases in the file. Of older ones nobody asks, and to ask which of them are gone would take
+/// requests.
+const BACKUPS_MAX: usize = 200;
 /// The format number of the file.
 const FORMAT: u32 = 1;
 
@@ -139,23 +142,20 @@ pub(crate) fn load(repo: &Repo, stanza: &Stanza) -> Result<BTreeMap<BackupLabel,
     Ok(file.backups.into_iter().filter_map(|(label, phases)| Some((label.parse().ok()?, phases))).collect())
 }
 
-/// Adds the phases of a backup, and forgets backups that are gone. The caller holds the claim on the stanza. A file that
-/// is damaged begins anew.
+/// Adds the phases of a backup, and forgets old ones. The caller holds the claim on the stanza. A file that is damaged
+/// begins anew.
 ///
 /// # Errors
 /// The repository can't be read or written.
-pub(crate) fn keep(
-    repo: &Repo,
-    stanza: &Stanza,
-    added: (&BackupLabel, &[PhaseFigures]),
-    is_there: impl Fn(&BackupLabel) -> bool,
-) -> Result<()> {
+pub(crate) fn keep(repo: &Repo, stanza: &Stanza, label: &BackupLabel, phases: &[PhaseFigures]) -> Result<()> {
     let mut known = match load(repo, stanza) {
         Err(error) if error.code == ErrorCode::Format => BTreeMap::new(),
         known => known?,
     };
-    known.insert(added.0.clone(), added.1.to_vec());
-    known.retain(|label, _| is_there(label));
+    known.insert(label.clone(), phases.to_vec());
+    while known.len() > BACKUPS_MAX {
+        known.pop_first();
+    }
     let backups = known.into_iter().map(|(label, phases)| (label.to_string(), phases)).collect();
     let text = serde_json::to_string(&PhaseFile { format: FORMAT, backups })
         .map_err(|error| Error::new(ErrorCode::JsonFormat, format!("unable to write the phases: {error}")))?;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_are_kept_in_an_encrypted_repository_until_their_backup_is_gone() {
+    fn phases_of_the_last_backups_are_kept_in_an_encrypted_repository() {
         let cipher = Cipher::Aes256Cbc(Passphrase::new("secret"));
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher };
         let stanza = "demo".parse().unwrap();
@@ -189,15 +189,19 @@ mod tests {
             ["20260101-000000F", "20260102-000000F"].iter().map(|label| label.parse().unwrap()).collect();
         let first = figures(Some(7));
         assert_eq!((first[0].bytes, first[1].bytes), (Some(7), None));
-        keep(&repo, &stanza, (&labels[0], &first), |_| true).unwrap();
-        keep(&repo, &stanza, (&labels[1], &figures(None)), |_| true).unwrap();
+        keep(&repo, &stanza, &labels[0], &first).unwrap();
+        keep(&repo, &stanza, &labels[1], &figures(None)).unwrap();
         let known = load(&repo, &stanza).unwrap();
         assert_eq!(known.keys().collect::<Vec<_>>(), [&labels[0], &labels[1]]);
         assert_eq!(known[&labels[0]], first);
         let stored = storage::get(&*repo.storage, &layout::proof_backups(&stanza), 9999).unwrap().unwrap();
         assert!(stored.starts_with(cipher::MAGIC));
-        keep(&repo, &stanza, (&labels[1], &figures(None)), |label| *label == labels[1]).unwrap();
-        assert_eq!(load(&repo, &stanza).unwrap().len(), 1);
+        for second in 0..BACKUPS_MAX {
+            let label = format!("20260103-{:02}{:02}00F", second / 60, second % 60).parse().unwrap();
+            keep(&repo, &stanza, &label, &first).unwrap();
+        }
+        let known = load(&repo, &stanza).unwrap();
+        assert!(known.len() == BACKUPS_MAX && labels.iter().all(|label| !known.contains_key(label)));
     }
 
     #[test]
@@ -214,7 +218,7 @@ mod tests {
         storage::put(&*repo.storage, &path, odd.as_bytes(), WriteOptions::ATOMIC).unwrap();
         assert_eq!(load(&repo, &stanza).unwrap().into_keys().collect::<Vec<_>>(), [label.clone()]);
         storage::put(&*repo.storage, &path, b"x", WriteOptions::ATOMIC).unwrap();
-        keep(&repo, &stanza, (&label, &figures(None)), |_| true).unwrap();
+        keep(&repo, &stanza, &label, &figures(None)).unwrap();
         assert_eq!(load(&repo, &stanza).unwrap().len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::expire::{self, ExpireRequest, ExpireSummary};
 use crate::host_locks::HeldLocks;
 use crate::lock::LockType;
-use crate::repo::{Repo, info_files};
+use crate::repo::Repo;
 use crate::{Result, info};
 
 impl Session {
@@ -63,10 +63,7 @@ impl BackupTurn<'_> {
         let stanza = &self.session.stanza;
         let mut phases = summary.phases.clone();
         phases.extend(expire.map(|took| PhaseFigures::new(BackupPhase::Expire, took)));
-        let kept = info_files::load_backup_info(repo, stanza).and_then(|info| {
-            backup::phases::keep(repo, stanza, (&summary.label, &phases), |label| info.backups.contains_key(label))
-        });
-        if let Err(error) = kept {
+        if let Err(error) = backup::phases::keep(repo, stanza, &summary.label, &phases) {
             info!("repo{}: the phases of backup {} are not kept: {error}", repo.key, summary.label);
         }
     }
