@@ -70,27 +70,27 @@ mod tests {
         BackupView { repo_key, label: label.to_owned(), stop, phases, ..BackupView::default() }
     }
 
-    fn stanza(backups: &[BackupView]) -> StanzaView {
-        StanzaView { backups: backups.to_vec(), ..StanzaView::default() }
+    fn stanza(backups: Vec<BackupView>) -> StanzaView {
+        StanzaView { backups, ..StanzaView::default() }
     }
 
     #[test]
     fn repository_is_asked_for_phases_of_new_backups_only() {
-        let ask = |backups: &[BackupView], previous: &[BackupView]| {
+        let ask = |backups: Vec<BackupView>, previous: Vec<BackupView>| {
             let mut view = stanza(backups);
             let wanted = wanted(&mut view, Some(&stanza(previous)), 10_000);
             (Vec::from_iter(wanted), view.backups.iter().map(|backup| backup.phases.len()).collect::<Vec<_>>())
         };
         let (old, other) = (backup(1, "a", 9_000, false), backup(2, "b", 9_000, false));
         // Nothing is known yet
-        assert_eq!(ask(&[old.clone(), other.clone()], &[]), (vec![1, 2], vec![0, 0]));
+        assert_eq!(ask(vec![old.clone(), other.clone()], vec![]), (vec![1, 2], vec![0, 0]));
         // Known ones are taken over
         let known = backup(1, "a", 9_000, true);
-        assert_eq!(ask(&[old.clone()], &[known.clone()]), (vec![], vec![1]));
-        assert_eq!(ask(&[old.clone(), other.clone()], &[known.clone()]), (vec![2], vec![1, 0]));
+        assert_eq!(ask(vec![old.clone()], vec![known.clone()]), (vec![], vec![1]));
+        assert_eq!(ask(vec![old.clone(), other.clone()], vec![known.clone()]), (vec![2], vec![1, 0]));
         // They may come for an hour, and never for a backup of pgBackRest
-        assert_eq!(ask(&[old.clone()], &[old]).0, [1]);
+        assert_eq!(ask(vec![old.clone()], vec![old]).0, [1]);
         let older = backup(1, "a", 1_000, false);
-        assert_eq!(ask(&[older.clone()], &[older]).0, Vec::<u32>::new());
+        assert_eq!(ask(vec![older.clone()], vec![older]).0, Vec::<u32>::new());
     }
 }
