@@ -41,10 +41,17 @@ impl Link for SocketLink {
 
 /// Connects to a server that runs on a thread.
 pub(crate) fn connect(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
+    connect_within(Duration::from_secs(60), server)
+}
+
+/// The same with a time limit of the protocol.
+pub(crate) fn connect_within(
+    timeout: Duration,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+) -> Result<Arc<Connection>> {
     let (near, far) = UnixStream::pair().unwrap();
     std::thread::spawn(move || server(far));
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
-    let timeout = Duration::from_secs(60);
     let host = "far".to_owned();
     let settings =
         RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None };
@@ -105,7 +112,16 @@ impl Script {
 
     /// Answers the last request with an error.
     pub(crate) fn refuse(&mut self, error: &Error) {
-        let answer = AnswerMessage::encode_error(Some(self.session()), &ErrorAnswer::from(error));
+        self.send_error(Some(self.session()), error);
+    }
+
+    /// Sends an error that answers no request.
+    pub(crate) fn give_up(&mut self, error: &Error) {
+        self.send_error(None, error);
+    }
+
+    fn send_error(&mut self, session: Option<u64>, error: &Error) {
+        let answer = AnswerMessage::encode_error(session, &ErrorAnswer::from(error));
         answer.write_to(&mut self.output).unwrap();
     }
 }
