@@ -34,6 +34,7 @@ use std::time::Instant;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupEntry;
 use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::format::RepoFormat;
 use repo_format::json;
 use repo_format::layout::Stanza;
 use repo_format::manifest::{Manifest, ManifestFile};
@@ -121,7 +122,8 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     clock.end(BackupPhase::Prepare);
 
     let start = source.start(&settings)?;
-    let backup = Backup { settings: &settings, stanza, repo, claim, manifest_pass: info.cipher_pass.clone() };
+    let manifest_pass = info.cipher_pass.clone();
+    let backup = Backup { settings: &settings, stanza, repo, claim, format: info.format, manifest_pass };
     if let Some(archive) = &archive {
         backup.check_first_segment(archive, &start, cancel)?;
     }
@@ -178,6 +180,8 @@ struct Backup<'a> {
     stanza: &'a Stanza,
     repo: &'a Repo,
     claim: &'a Claim,
+    /// The format of new backups.
+    format: RepoFormat,
     /// The passphrase of manifests.
     manifest_pass: Option<Passphrase>,
 }

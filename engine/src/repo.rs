@@ -14,6 +14,7 @@ pub(crate) mod wal_header;
 use std::sync::Arc;
 
 use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::format::RepoFormat;
 
 use crate::storage::on_turn::OnTurn;
 use crate::storage::paced::Paced;
@@ -54,7 +55,8 @@ pub struct Repo {
     pub key: u32,
     /// Where it is stored.
     pub storage: Arc<dyn RepoStorage>,
-    /// How the info files are encrypted. All other files have their own passphrases, which the info files contain.
+    /// The cipher of the main passphrase, which encrypts the info files ([`Repo::info_cipher`]). All other files have their
+    /// own passphrases, which the info files contain.
     pub cipher: Cipher,
 }
 
@@ -68,6 +70,11 @@ impl Repo {
         let opened = settings.storage.open()?;
         let passphrase = settings.cipher_pass.as_ref().or(opened.passphrase.as_ref());
         Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
+    }
+
+    /// How info files are read: what precedes them names their format.
+    pub fn info_cipher(&self) -> Cipher {
+        self.cipher.of_info_file(RepoFormat::default())
     }
 
     /// Returns the repository for the thread that has this turn to compute: calls that wait for a server release it.
@@ -149,8 +156,8 @@ mod tests {
             let cipher_pass = here.map(Passphrase::new);
             let repo = Repo::open(&RepoSettings { key: 1, storage: Box::new(Elsewhere(there)), cipher_pass }).unwrap();
             match repo.cipher {
-                Cipher::None => None,
                 Cipher::Aes256Cbc(passphrase) => Some(passphrase.expose().to_owned()),
+                _ => None,
             }
         };
         assert_eq!(text(None, None), None);

@@ -92,20 +92,6 @@ fn error_while_options_are_resolved_goes_to_stdout_without_time() {
 }
 
 #[test]
-fn missing_feature_ends_with_67() {
-    let space = Space::new();
-    let arguments = start_command(&space, &["--no-log-timestamp"]);
-    let mut arguments: Vec<String> = arguments
-        .into_iter()
-        .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
-        .collect();
-    arguments.extend(["--pg1-path=/p".to_owned(), "--repo1-format=6".to_owned()]);
-    let run = space.run(space.path("bin/rbr"), &arguments);
-    assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: value '6' of option 'repo1-format' is not supported yet: it needs repository format 6");
-}
-
-#[test]
 fn worker_process_of_pgbackrest_is_refused_on_standard_error() {
     let space = Space::new();
     // As a main process of pgBackRest starts it: its standard output belongs to the protocol

@@ -523,13 +523,10 @@ fn contradictions_between_options_are_errors() {
 }
 
 #[test]
-fn missing_feature_is_refused_when_it_is_asked_for() {
-    let refused = |args: &str| run().ok(&format!("{BACKUP} {args}")).check_support().map_err(|error| error.to_string());
-    assert_eq!(refused(""), Ok(()));
-    assert_eq!(refused("--no-archive-check --io-timeout=5"), Ok(()));
-    let error = run().ok("--stanza=s --pg1-path=/p --repo1-format=6 stanza-create").check_support().unwrap_err();
-    assert_eq!(error.code, ErrorCode::FeatureNotSupported);
-    assert_eq!(error.message, "value '6' of option 'repo1-format' is not supported yet: it needs repository format 6");
+fn repository_format_6_is_supported() {
+    let config = run().ok("--stanza=s --pg1-path=/p --repo1-format=6 stanza-create");
+    assert_eq!(config.get_at(opt::REPO_FORMAT, 1).unwrap(), 6);
+    config.check_support().unwrap();
 }
 
 fn words() -> impl Strategy<Value = String> {
