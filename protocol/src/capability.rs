@@ -34,24 +34,29 @@ pub enum Capability {
     /// Answers contain the warnings that the server has logged since the one before
     /// ([`AnswerMessage::warnings`](crate::AnswerMessage::warnings)).
     Warnings,
+    /// Copies whole jobs with keys that another digest than SHA-1 derives, as backups of repository format 6 have them
+    /// ([`WorkerRequest::digest`](crate::copy::WorkerRequest::digest)).
+    CopyDigest,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 3] = [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings];
+    pub const ALL: [Capability; 4] =
+        [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings, Capability::CopyDigest];
 
     fn name(self) -> &'static str {
         match self {
             Capability::CopyJobs => "copy-jobs",
             Capability::WholeWrites => "whole-writes",
             Capability::Warnings => "warnings",
+            Capability::CopyDigest => "copy-digest",
         }
     }
 
     /// The highest number that this version knows.
     fn newest(self) -> u32 {
         match self {
-            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings => 1,
+            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings | Capability::CopyDigest => 1,
         }
     }
 }

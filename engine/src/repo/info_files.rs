@@ -7,24 +7,27 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{self, Cipher, Decryptor, Framing, Passphrase};
-use repo_format::format;
+use repo_format::cipher::{self, Cipher, Decryptor, Framing, Keyring, Passphrase, StreamHeader};
+use repo_format::format::{self, RepoFormat};
 use repo_format::info::{self, Origin};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
 /// and annotations.
 const SIZE_MAX: u64 = 64 << 20;
+/// Bytes at the start of a file that contain its format.
+const HEAD_BYTES: u64 = 1024;
 /// Bytes read from the storage at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Returns how files below the archive directory are encrypted.
 pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
-    Cipher::from_passphrase(info.cipher_pass.as_ref())
+    info.cipher()
 }
 
 /// Returns how manifests are encrypted.
@@ -32,12 +35,13 @@ pub(crate) fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
-/// Generates a passphrase for the files that depend on an info file, if the repository is encrypted.
+/// Generates a passphrase of this format for the files that depend on an info file or manifest, if the repository is
+/// encrypted.
 ///
 /// # Errors
 /// The system provides no random bytes.
-pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
-    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
+pub(crate) fn generate_passphrase(repo: &Repo, format: RepoFormat) -> Result<Option<Passphrase>> {
+    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate(format).map(Some) }
 }
 
 /// Loads archive.info.
@@ -45,7 +49,8 @@ pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
-    load_pair(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin)).map_err(|error| {
+    let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
+    load_pair(repo, &layout::archive_info(stanza), read, |info| info.format).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
             .hint("is archive_command configured correctly in postgresql.conf?")
@@ -59,19 +64,64 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
+    let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
+    load_pair(repo, &layout::backup_info(stanza), read, |info| info.format).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
             .hint("has a stanza-create been performed?")
     })
 }
 
-/// Saves archive.info and its copy.
+/// Loads the copy of archive.info; `None` if it is missing or damaged.
 ///
 /// # Errors
-/// One of them can't be written.
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_archive_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<ArchiveInfo>> {
+    let path = layout::copy(&layout::archive_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)))
+}
+
+/// Loads the copy of backup.info; `None` if it is missing or damaged.
+///
+/// # Errors
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_backup_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<BackupInfo>> {
+    let path = layout::copy(&layout::backup_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| BackupInfo::read(reader, origin)))
+}
+
+fn unless_damaged<T>(loaded: Result<T>) -> Result<Option<T>> {
+    match loaded {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if is_about_content(&error) && !format::is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Saves archive.info and its copy. At format 6, keys that one of the stored files has are never lost.
+///
+/// # Errors
+/// One of them can't be written; [`ErrorCode::FileInvalid`] if a stored file has another key with the same id.
 pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<()> {
-    save_pair(repo, &layout::archive_info(stanza), &info.serialize()?)
+    let mut info = info.clone();
+    if info.format > RepoFormat::V5 {
+        info.keys = info.keys.map(|keys| with_stored_keys(repo, stanza, keys)).transpose()?;
+    }
+    save_pair(repo, &layout::archive_info(stanza), info.format, &info.serialize()?)
+}
+
+/// Adds the keys of the stored archive.info and of its copy. An interrupted rotation leaves the two with different keys,
+/// and files may have been archived with any of them.
+fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<Keyring> {
+    let path = layout::archive_info(stanza);
+    for path in [layout::copy(&path), path] {
+        let stored = unless_damaged(load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)))?;
+        let Some(stored) = stored.and_then(|stored| stored.keys) else { continue };
+        keys.keep(&stored).map_err(|error| {
+            error.context(format_args!("unable to save '{}'", repo.storage.display(&layout::archive_info(stanza))))
+        })?;
+    }
+    Ok(keys)
 }
 
 /// Saves backup.info and its copy.
@@ -79,19 +129,49 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
 /// # Errors
 /// One of them can't be written.
 pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
-    save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
+    save_pair(repo, &layout::backup_info(stanza), info.format, &info.serialize()?)
 }
 
-fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
+fn load_pair<T>(
+    repo: &Repo,
+    path: &RepoPath,
+    parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>,
+    format_of: impl Fn(&T) -> RepoFormat,
+) -> Result<T> {
     let load = |path: &RepoPath| load_file(repo, path, &parse);
     load(path).or_else(|first| match format::is_unsupported(&first) {
         // The copy may have the format from before an upgrade, and would replace the file when it is saved
         true => Err(first.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))),
-        false => load(&layout::copy(path)).map_err(|second| {
-            let name = repo.storage.display(path);
-            info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
-        }),
+        false => {
+            let copy = load(&layout::copy(path)).map_err(|second| {
+                let name = repo.storage.display(path);
+                info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
+            })?;
+            // The same if the file is damaged besides
+            match stored_format(repo, path) {
+                Ok(Some(number)) if number > u64::from(format_of(&copy).number()) => {
+                    let name = repo.storage.display(path);
+                    Err(first
+                        .context(format_args!("unable to load info file '{name}', whose copy has an older format")))
+                }
+                _ => Ok(copy),
+            }
+        }
     })
+}
+
+/// Returns the format of a file; `None` if it is missing or too damaged.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn stored_format(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
+    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
+    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
+    let mut plain = BufReader::new(Decryptor::new(&repo.info_cipher(), Framing::Full, stored));
+    let found = info::find_format(&mut plain);
+    // The header tells it even if what follows is damaged
+    let header = plain.get_ref().header().filter(|header| **header != StreamHeader::Magic);
+    Ok(header.map(|header| header.format().number().into()).or(found))
 }
 
 /// Loads one file without its copy.
@@ -106,8 +186,21 @@ pub(crate) fn load_file<T>(
     let stored =
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let limited = SizeLimit { inner: stored, left: SIZE_MAX };
-    let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
-    parse_stored(repo, &repo.cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+    let cipher = repo.info_cipher();
+    let plain = Decryptor::new(&cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
+    parse_stored(repo, &cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+}
+
+/// The text of an info file or manifest while it is read.
+pub(crate) trait StoredText: BufRead {
+    /// What was in front of it, once it has been read from.
+    fn header(&self) -> Option<&StreamHeader>;
+}
+
+impl<R: Read> StoredText for BufReader<Decryptor<R>> {
+    fn header(&self) -> Option<&StreamHeader> {
+        self.get_ref().header()
+    }
 }
 
 /// Parses the decrypted text of an info file or manifest. If it can't be parsed because the options of the repository's
@@ -118,7 +211,7 @@ pub(crate) fn load_file<T>(
 pub(crate) fn parse_stored<T>(
     repo: &Repo,
     cipher: &Cipher,
-    reader: &mut dyn BufRead,
+    reader: &mut impl StoredText,
     parse: impl FnOnce(&mut dyn BufRead, Origin) -> Result<T>,
 ) -> Result<T> {
     let start = loop {
@@ -131,7 +224,8 @@ pub(crate) fn parse_stored<T>(
             }
         }
     };
-    parse(reader, Origin::of(cipher)).map_err(|error| match start {
+    let origin = Origin::of(cipher, reader.header());
+    parse(reader, origin).map_err(|error| match start {
         TextStart::Encrypted if cipher.is_none() => {
             Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
         }
@@ -162,7 +256,7 @@ impl TextStart {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [b'[', b'b', b'a', b'c', b'k', ..] => TextStart::Info,
-            bytes if bytes.starts_with(cipher::MAGIC) => TextStart::Encrypted,
+            bytes if cipher::is_encrypted(bytes) => TextStart::Encrypted,
             _ => TextStart::Other,
         }
     }
@@ -178,7 +272,7 @@ fn with_cipher_hint(repo: &Repo, cipher: &Cipher, error: Error) -> Error {
         return error;
     }
     let error = info::crypto_hint(error);
-    if *cipher != repo.cipher {
+    if *cipher != repo.info_cipher() {
         return error;
     }
     error.hint(format!("is the passphrase ({}{PASSPHRASE_HINT_END}", repo.name()))
@@ -226,9 +320,9 @@ impl<R: Read> Read for SizeLimit<R> {
     }
 }
 
-fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
+fn save_pair(repo: &Repo, path: &RepoPath, format: RepoFormat, text: &[u8]) -> Result<()> {
     // The same bytes, salt included, for both
-    let stored = cipher::encrypt(&repo.cipher, text)?;
+    let stored = cipher::encrypt(&repo.cipher.of_info_file(format), text)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
     // Object stores replace a file atomically, so the file and its copy can be written at the same time. Other stores
     // may need several steps, so the copy stays unchanged until the file is written
@@ -280,9 +374,33 @@ mod tests {
 
     fn saved(pass: Option<&str>) -> (MemoryStorage, ArchiveInfo) {
         let storage = MemoryStorage::new();
-        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Passphrase::new("sub")));
+        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Keyring::single(Passphrase::new("sub"))));
         save_archive_info(&repo(pass, &storage), &stanza(), &info).unwrap();
         (storage, info)
+    }
+
+    #[test]
+    fn archive_info_is_saved_without_losing_a_key_of_a_stored_file() {
+        let storage = MemoryStorage::new();
+        let repo = repo(Some("secret"), &storage);
+        let stanza: Stanza = "main".parse().unwrap();
+        let sha256 = || Passphrase::generate(RepoFormat::V6).unwrap();
+        let keys = Keyring::rotatable(sha256(), 10);
+        let older = ArchiveInfo::with_format(RepoFormat::V6, PgVersion::V15, 7, Some(keys));
+        let mut newer = older.clone();
+        newer.keys.as_mut().unwrap().rotate(sha256(), 20).unwrap();
+        let path = layout::archive_info(&stanza);
+        for rotated in [path.clone(), layout::copy(&path)] {
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            let text = newer.serialize().unwrap();
+            let stored = cipher::encrypt(&repo.cipher.of_info_file(RepoFormat::V6), &text).unwrap();
+            storage::put(&storage, &rotated, &stored, WriteOptions::ATOMIC).unwrap();
+            // Loaded before the rotation
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            assert_eq!(load_archive_info(&repo, &stanza).unwrap().keys, newer.keys);
+            assert_eq!(load_archive_info_copy(&repo, &stanza).unwrap().unwrap().keys, newer.keys);
+            repo.storage.remove_all(&RepoPath::new("archive").unwrap()).unwrap();
+        }
     }
 
     #[test]
@@ -375,7 +493,10 @@ mod tests {
     #[test]
     fn generated_passphrase_only_with_encryption() {
         let storage = MemoryStorage::new();
-        assert_eq!(generate_passphrase(&repo(None, &storage)).unwrap(), None);
-        assert_eq!(generate_passphrase(&repo(Some("x"), &storage)).unwrap().unwrap().expose().len(), 64);
+        assert_eq!(generate_passphrase(&repo(None, &storage), RepoFormat::V5).unwrap(), None);
+        assert_eq!(
+            generate_passphrase(&repo(Some("x"), &storage), RepoFormat::V5).unwrap().unwrap().expose().len(),
+            64
+        );
     }
 }

@@ -178,7 +178,7 @@ fn verify_timeline(
         repo,
         stanza,
         id: ArchiveId { version: data.pg_version, id: data.pg_id },
-        cipher: Cipher::from_passphrase(archive_info.cipher_pass.as_ref()),
+        cipher: archive_info.cipher(),
     };
     timeline::verify(
         &archive,
