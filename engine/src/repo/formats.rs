@@ -57,26 +57,15 @@ fn load_beside<T: Send, const N: usize>(
     load: impl Fn() -> Result<T> + Send + Sync,
     formats: impl Fn(&T) -> [RepoFormat; N],
 ) -> Result<T> {
-<<<<<<< HEAD
     let (content, beside) = repo.both(&load, || numbers_beside(repo, stanza, &loaded));
     // A difference is the better answer, because it says what to do
-    if content.is_err() {
-        check(repo, stanza)?;
-    }
-    let content = content?;
+    let content = content
+        .map_err(|error| check(repo, stanza).err().filter(|e| e.code == ErrorCode::FileInvalid).unwrap_or(error))?;
     let mut files: Vec<Numbered> =
         loaded.into_iter().zip(formats(&content).map(|format| format.number().into())).collect();
     files.extend(beside?);
     files.sort_unstable();
     compare(repo, stanza, &files).map(|()| content)
-=======
-    let (result, checked) = repo.both(&load, || check_beside(repo, stanza, loaded));
-    match result {
-        Ok(result) => checked.map(|()| result),
-        // A difference is the better answer, because it says what to do
-        Err(error) => Err(check(repo, stanza).err().filter(|e| e.code == ErrorCode::FileInvalid).unwrap_or(error)),
-    }
->>>>>>> main
 }
 
 /// Returns the formats of all files except those that are loaded anyway.
