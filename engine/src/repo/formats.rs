@@ -58,9 +58,14 @@ fn load_beside<T: Send, const N: usize>(
     formats: impl Fn(&T) -> [RepoFormat; N],
 ) -> Result<T> {
     let (content, beside) = repo.both(&load, || numbers_beside(repo, stanza, &loaded));
-    // A difference is the better answer, because it says what to do
-    let content = content
-        .map_err(|error| check(repo, stanza).err().filter(|e| e.code == ErrorCode::FileInvalid).unwrap_or(error))?;
+    let content = match content {
+        Ok(content) => content,
+        // A difference is the better answer, because it says what to do
+        Err(error) => {
+            let difference = check(repo, stanza).err().filter(|error| error.code == ErrorCode::FileInvalid);
+            return Err(difference.unwrap_or(error));
+        }
+    };
     let mut files: Vec<Numbered> =
         loaded.into_iter().zip(formats(&content).map(|format| format.number().into())).collect();
     files.extend(beside?);
