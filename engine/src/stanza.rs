@@ -396,6 +396,30 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_does_not_replace_a_damaged_file_of_format_6_by_its_copy_of_format_5() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        // The first of the four files is written, and then damaged
+        let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory.clone())).crash_at(3)), Some("secret"));
+        assert!(upgrade::upgrade_in(&crashing, &stanza(), &pg(VERSION, 7), Some(RepoFormat::V6)).is_err());
+        let path = layout::archive_info(&stanza());
+        let mut stored = crate::storage::get(&memory, &path, 9999).unwrap().unwrap();
+        assert!(stored.starts_with(b"PGBR006_"));
+        stored[200] ^= 1;
+        put(&memory, &path, &stored, WriteOptions::ATOMIC).unwrap();
+        let copy = crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap();
+        for wanted in [None, Some(RepoFormat::V6)] {
+            let error = upgrade::upgrade_in(&repo, &stanza(), &pg(VERSION, 7), wanted).unwrap_err();
+            assert!(error.message.contains("whose copy has an older format"), "{error}");
+        }
+        // Who may save it is told first
+        assert_eq!(formats::load(&repo, &stanza()).unwrap_err().code, ErrorCode::FileInvalid);
+        assert_eq!(crate::storage::get(&memory, &path, 9999).unwrap(), Some(stored));
+        assert_eq!(crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap(), copy);
+    }
+
+    #[test]
     fn stanza_of_format_6_without_encryption_has_no_keys() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);

@@ -13,7 +13,7 @@ use repo_format::layout::Stanza;
 use repo_format::pg::control::PgControl;
 
 use super::{ClusterIdentity, StanzaChange, StanzaRequest, StanzaSummary, check_match, in_each};
-use crate::claim::Claim;
+use crate::claim::{Claim, unclaimed};
 use crate::repo::info_files;
 use crate::session::Session;
 use crate::{Error, ErrorCode, Repo, Result};
@@ -30,10 +30,15 @@ pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]
         crate::info!("stanza-upgrade for stanza '{stanza}' on {}", repo.name());
         let wanted = request.formats.get(&repo.key).copied();
         // Nothing is claimed or written if nothing changes
-        if !StanzaFiles::load(repo, stanza)?.plan(pg, wanted)?.changes() {
+        let plan = StanzaFiles::load(repo, stanza)?.plan(pg, wanted)?;
+        if !plan.changes() {
             return Ok(unchanged(repo, stanza));
         }
         let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", session.cancel_token())?;
+        if plan.raises {
+            // A backup of pgBackRest ends by saving the info files in the format that it has loaded at its start
+            unclaimed::watch_all(repo, stanza, None, session.cancel_token())?;
+        }
         upgrade_in(&claim.guard(repo), stanza, pg, wanted)
     })
 }
@@ -127,8 +132,8 @@ impl UpgradePlan {
 
 impl StanzaFiles {
     fn load(repo: &Repo, stanza: &Stanza) -> Result<Self> {
-        let archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = repo.both(archive, || info_files::load_backup_info(repo, stanza));
+        let archive = || info_files::load_archive_info_to_save(repo, stanza);
+        let (archive, backup) = repo.both(archive, || info_files::load_backup_info_to_save(repo, stanza));
         let (mut archive, mut backup) = (archive?, backup?);
         let mut copies_differ = false;
         if let Some(copy) = info_files::load_archive_info_copy(repo, stanza)? {
