@@ -71,7 +71,7 @@ fn upgrade_to_format_6_that_was_interrupted_is_completed() {
             text.lines().filter(|line| line.starts_with("cipher-pass")).map(str::to_owned).collect::<Vec<_>>()
         };
         let new_keys = keys();
-        for left in 0..FILES.len() {
+        for (left, left_name) in FILES.iter().enumerate() {
             for (index, file) in FILES.iter().enumerate() {
                 let bytes = if index == left { &old[index] } else { &new[index] };
                 fs::write(scenario.space.path("repo").join(file), bytes).expect("info file");
@@ -85,7 +85,7 @@ fn upgrade_to_format_6_that_was_interrupted_is_completed() {
             }
             Tree::read(&scenario.space.path("repo")).assert_same(&before);
             scenario.rbr(&["stanza-upgrade"]).success().says("interrupted stanza-upgrade will be repaired");
-            assert_eq!(keys(), new_keys, "{}", FILES[left]);
+            assert_eq!(keys(), new_keys, "{left_name}");
             scenario.run(Tool::PgBackRest, &["stanza-upgrade"]).success().says("is already up to date");
         }
         for tool in TOOLS {
