@@ -131,8 +131,7 @@ mod tests {
         info.format = format;
         let session = Session::new(stanza(), [repo.clone()])?;
         let set_found = AtomicBool::new(false);
-        let task =
-            Task { claim: None, repo, now: 0, request, session: &session, is_last: true, set_found: &set_found };
+        let task = Task { claim: None, repo, now: 0, request, session: &session, is_last: true, set_found: &set_found };
         let running: Vec<BackupLabel> = running.iter().map(|label| label.parse().unwrap()).collect();
         task.rotate_key(&info, None, &running)
     }

@@ -113,7 +113,10 @@ mod tests {
             for _ in 0..2 {
                 let file = format!("PGBR006K\x02{id}saltsalt0123456789abcdef");
                 let error = decrypt(&cipher, file.as_bytes()).unwrap_err();
-                assert_eq!((error.code, error.message), (ErrorCode::Crypto, format!("unable to find cipher key '{id}'")));
+                assert_eq!(
+                    (error.code, error.message),
+                    (ErrorCode::Crypto, format!("unable to find cipher key '{id}'"))
+                );
             }
         }
         assert_eq!(loads.load(Ordering::Relaxed), UNKNOWN_MAX);
