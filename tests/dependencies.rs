@@ -113,3 +113,22 @@ fn lock_file_of_the_fuzz_targets_follows_the_dependencies() {
     let other: Vec<_> = fuzz.difference(&all).filter(|line| !line.starts_with("rbr-fuzz: ")).collect();
     assert!(fuzz.len() > 50 && other.is_empty(), "run cargo metadata in fuzz/: {other:#?}");
 }
+
+/// `scripts/fuzz` builds with `--locked`, which fails if a dependency is missing.
+#[test]
+fn lock_file_of_the_fuzz_targets_lacks_no_dependency() {
+    let fuzz = locked("fuzz/Cargo.lock");
+    let holds = |start: &str| fuzz.iter().any(|line| line.starts_with(start));
+    let mut missing = Vec::new();
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        let needed =
+            package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"] != "dev");
+        let lines = needed.map(|dependency| format!("{name}: {} ", dependency["name"].as_str().unwrap()));
+        // Packages of which the targets use nothing are not in the file
+        if holds(&format!("{name}: ")) {
+            missing.extend(lines.filter(|line| !holds(line)));
+        }
+    }
+    assert!(missing.is_empty(), "run cargo metadata in fuzz/: {missing:#?}");
+}
