@@ -420,6 +420,29 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_of_the_format_is_refused_while_an_unclaimed_backup_runs() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        put_text(&repo, "backup/main/20260101-000000F/pg_data/1");
+        // pgBackRest on another host adds a file each time somebody looks
+        let (files, plain) = (std::sync::atomic::AtomicU32::new(1), repo.clone());
+        let running = FaultyStorage::new(Arc::new(memory)).after(move |op, _| {
+            if op == crate::storage::faulty::Op::List {
+                let number = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                put_text(&plain, &format!("backup/main/20260101-000000F/pg_data/{number}"));
+            }
+        });
+        let running = repo_on(Arc::new(running), Some("secret"));
+        let session = Session::new(stanza(), [running.clone()]).unwrap().with_exec_id("1-x");
+        let files = upgrade::StanzaFiles::load(&running, &stanza()).unwrap();
+        let claim = |wanted| upgrade::claim(&running, &session, &files.plan(&pg(VERSION, 7), wanted).unwrap());
+        assert_eq!(claim(Some(RepoFormat::V6)).err().unwrap().code, ErrorCode::LockAcquire);
+        // Another cluster does not concern it
+        claim(None).unwrap();
+    }
+
+    #[test]
     fn stanza_of_format_6_without_encryption_has_no_keys() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
