@@ -52,7 +52,9 @@ pub(crate) fn connect_within(
     let (near, far) = UnixStream::pair().unwrap();
     std::thread::spawn(move || server(far));
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
-    let settings = RemoteSettings { host: "far".to_owned(), process: 1, way, timeout, key: 1, asks_passphrase: false };
+    let host = "far".to_owned();
+    let settings =
+        RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None };
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
     Connection::over(&settings, "ssh", opened)
@@ -101,6 +103,11 @@ impl Script {
     /// Answers the last request.
     pub(crate) fn answer(&mut self, data: Option<PackWriter<'_>>) {
         AnswerMessage::encode(self.session(), false, data).write_to(&mut self.output).unwrap();
+    }
+
+    /// Answers the last request and closes its session.
+    pub(crate) fn close(&mut self, data: Option<PackWriter<'_>>) {
+        AnswerMessage::encode(self.session(), true, data).write_to(&mut self.output).unwrap();
     }
 
     /// Answers the last request with an error.
