@@ -1,7 +1,7 @@
 # make demo       backup and restore, step by step, on a throw-away cluster
 # make demo-s3    the same, with the repository in an S3 server that the demo starts
 # make test       everything that a change must pass
-# make test-full  make test, with the complete matrices (takes an hour)
+# make test-full  make test, with the complete matrices (80 minutes on two cores; RBR_MATRIX=1/4 runs a quarter of most)
 # make fuzz       every fuzz target, FUZZ_SECONDS each (default 120)
 # make bench      benchmarks against the real pgBackRest; RBR_BENCH=incr,wal selects subjects (benches/compare/main.rs)
 # make dist       one statically linked binary in dist/

@@ -9,6 +9,7 @@ mod matrix;
 
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use self::hosts::{Hosts, LOCKS};
 use crate::env::{Cluster, Run, Tool, Tree, restored_matches};
@@ -54,6 +55,8 @@ struct Case {
 }
 
 const QUIET: &str = "--log-level-console=off";
+/// How long a lock may stay after the command that needed it.
+const LOCK_MAX: Duration = Duration::from_secs(20);
 
 /// Runs all commands that an operator runs, and checks that each of them does what it says.
 fn cycle(case: Case) {
@@ -129,11 +132,19 @@ fn is_relation(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Checks that locks go away. A client of a TLS server does not wait for the process that serves it there.
 fn no_lock_is_left(hosts: &Hosts) {
     let folders = LOCKS.map(|folder| hosts.scenario.space.path(folder));
-    let left = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
-    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let end = Instant::now() + LOCK_MAX;
+    loop {
+        let left = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        let left: Vec<_> = left.map(|entry| entry.path()).collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{left:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 impl Hosts {

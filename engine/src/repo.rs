@@ -17,10 +17,12 @@ use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::format::RepoFormat;
 
 use crate::storage::on_turn::OnTurn;
+use crate::storage::paced::Paced;
 use crate::storage::unreachable::Unreachable;
 use crate::storage::{OpenStorage, RepoStorage};
+use crate::throttle::Pace;
 use crate::work::turn::Turn;
-use crate::{Error, Result};
+use crate::{CancelToken, Error, Result};
 
 /// How to open a repository.
 #[derive(Debug)]
@@ -79,6 +81,12 @@ impl Repo {
     #[must_use]
     pub fn on_turn(&self, turn: &Turn) -> Self {
         Repo { storage: Arc::new(OnTurn::new(Arc::clone(&self.storage), turn)), ..self.clone() }
+    }
+
+    /// Returns a repository from which no more is read than the pace allows.
+    #[must_use]
+    pub fn paced(self, pace: &Pace, cancel: &CancelToken) -> Self {
+        Repo { storage: Paced::wrap(Arc::clone(&self.storage), pace, cancel), ..self }
     }
 
     /// A repository that `error` made impossible to open. Each use of it gives the error, so that a command on several

@@ -342,6 +342,11 @@ pub fn proof_verified(stanza: &Stanza) -> RepoPath {
     RepoPath(format!("{PROOF}/{stanza}/verified"))
 }
 
+/// `proof/<stanza>/backups.json`: how the phases of backups went.
+pub fn proof_backups(stanza: &Stanza) -> RepoPath {
+    RepoPath(format!("{PROOF}/{stanza}/backups.json"))
+}
+
 /// Checks that `name` is a single path component.
 fn check_component(name: &str) -> Result<()> {
     if name.contains('/') {

@@ -157,3 +157,32 @@ fn signal_ends_a_waiting_command_with_63() {
     // It does not wait for the server, which never answers
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
+
+#[test]
+fn signal_ends_a_command_whose_output_nobody_reads() {
+    let space = Space::new();
+    for number in 0..3000 {
+        fs::write(space.path(&format!("repo/{number:060}")), "").expect("file");
+    }
+    let mut command = space.command(space.path("bin/rbr"));
+    command.args(["repo-ls", "--no-config", &format!("--repo1-path={}", space.text("repo"))]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("start");
+    let output = child.stdout.take().expect("piped");
+    let end = Instant::now() + Duration::from_secs(60);
+    // The pipe has no more room
+    while rustix::io::ioctl_fionread(&output).expect("size") < 60_000 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .expect("kill");
+    while child.try_wait().expect("wait").is_none() {
+        if Instant::now() >= end {
+            child.kill().expect("kill");
+            panic!("it waits for a reader");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(child.wait().expect("wait").code(), Some(63));
+    drop(output);
+}

@@ -652,3 +652,17 @@ fn argument_that_is_not_utf8_is_an_error_that_names_the_option() {
         (ErrorCode::ParamInvalid, "parameter '\u{FFFD}' is not valid UTF-8")
     );
 }
+
+#[test]
+fn value_that_pgbackrest_lacks_is_refused_in_the_environment_as_pgbackrest_does() {
+    let json = || Run::default().env("OUTPUT", "json");
+    let refused = "[032] 'json' is not allowed for 'output' option\nHINT: allowed values are 'none', 'text'";
+    assert_eq!(json().err("--stanza=demo verify"), refused);
+    assert_eq!(json().ok("--stanza=demo --output=json verify").find(opt::OUTPUT), Some("json"));
+    assert_eq!(Run::default().env("OUTPUT", "text").ok("--stanza=demo verify").find(opt::OUTPUT), Some("text"));
+    // Shared commands and those of ours
+    assert_eq!(json().ok("info").find(opt::OUTPUT), Some("json"));
+    assert_eq!(json().ok("schedule").find(opt::OUTPUT), Some("json"));
+    // pgBackRest does not know it here
+    assert_eq!(json().ok("--stanza=demo --pg1-path=/pg backup").find(opt::OUTPUT), Some("text"));
+}

@@ -398,7 +398,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "`--output=json` prints a summary, also after an error. It is an option of the command line only. pgBackRest refuses it [031, for `verify` 032].",
     ),
     (
-        "backup, restore, verify",
+        "archive-get, backup, restore, test-restore, verify",
         "`--max-rate`, `--max-rate-file`, `--max-load` and `--max-replica-lag` limit the rate. pgBackRest does not have them.",
     ),
     (

@@ -252,7 +252,9 @@ impl Connection {
             Err(error) => return Err(connection.silent(error)),
         };
         let dialect = connection.dialect;
-        connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect))?;
+        // A server of pgBackRest waits for the next request no longer than for this time limit
+        let idle = IDLE.min(settings.timeout / 2);
+        connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect, idle))?;
         let connection = Arc::new(connection);
         if let Way::Tls { arguments, .. } = &settings.way {
             // The process that serves has no command line
@@ -434,8 +436,8 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
         if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
             return error;
         }
-        let session = match AnswerMessage::decode(&message) {
-            Ok(answer) => answer.session,
+        let (session, fault) = match AnswerMessage::decode(&message) {
+            Ok(answer) => (answer.session, answer.outcome.err().map(|fault| fault.to_error(name))),
             Err(error) => return error,
         };
         if shared.has_warnings.load(Ordering::Relaxed) {
@@ -449,7 +451,8 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
             }
         }
         let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
-            return Error::new(ErrorCode::Protocol, "answer without a request");
+            // A server that gives up, for example because no request came in time, says so unasked
+            return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request"));
         };
         if session.is_some_and(|session| session != waiting.session) {
             let text = format!("answer for session {session:?} instead of {}", waiting.session);
@@ -463,15 +466,15 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
 }
 
 /// Sends a request from time to time while there is nothing else to send.
-fn keep_alive(shared: &Shared, dialect: &Dialect) {
+fn keep_alive(shared: &Shared, dialect: &Dialect, idle: Duration) {
     let (stop, changed) = &shared.stop;
     loop {
-        let left = IDLE.saturating_sub(lock(&shared.output).sent_last.elapsed());
+        let left = idle.saturating_sub(lock(&shared.output).sent_last.elapsed());
         let waited = changed.wait_timeout_while(lock(stop), left, |stop| !*stop);
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
             return;
         }
-        if lock(&shared.output).sent_last.elapsed() >= IDLE {
+        if lock(&shared.output).sent_last.elapsed() >= idle {
             let (sender, _) = channel();
             if shared.send(&Call::Noop, None, dialect, sender).is_err() {
                 return;

@@ -41,11 +41,20 @@ impl Link for SocketLink {
 
 /// Connects to a server that runs on a thread.
 pub(crate) fn connect(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
+    connect_within(Duration::from_secs(60), server)
+}
+
+/// The same with a time limit of the protocol.
+pub(crate) fn connect_within(
+    timeout: Duration,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+) -> Result<Arc<Connection>> {
     let (near, far) = UnixStream::pair().unwrap();
     std::thread::spawn(move || server(far));
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
-    let timeout = Duration::from_secs(60);
-    let settings = RemoteSettings { host: "far".to_owned(), process: 1, way, timeout, key: 1, asks_passphrase: false };
+    let host = "far".to_owned();
+    let settings =
+        RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None };
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
     Connection::over(&settings, "ssh", opened)
@@ -96,9 +105,23 @@ impl Script {
         AnswerMessage::encode(self.session(), false, data).write_to(&mut self.output).unwrap();
     }
 
+    /// Answers the last request and closes its session.
+    pub(crate) fn close(&mut self, data: Option<PackWriter<'_>>) {
+        AnswerMessage::encode(self.session(), true, data).write_to(&mut self.output).unwrap();
+    }
+
     /// Answers the last request with an error.
     pub(crate) fn refuse(&mut self, error: &Error) {
-        let answer = AnswerMessage::encode_error(Some(self.session()), &ErrorAnswer::from(error));
+        self.send_error(Some(self.session()), error);
+    }
+
+    /// Sends an error that answers no request.
+    pub(crate) fn give_up(&mut self, error: &Error) {
+        self.send_error(None, error);
+    }
+
+    fn send_error(&mut self, session: Option<u64>, error: &Error) {
+        let answer = AnswerMessage::encode_error(session, &ErrorAnswer::from(error));
         answer.write_to(&mut self.output).unwrap();
     }
 }
