@@ -36,7 +36,7 @@ use repo_format::backup_info::BackupEntry;
 use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::format::RepoFormat;
 use repo_format::json;
-use repo_format::layout::Stanza;
+use repo_format::layout::{self, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::size::format_size;
 
@@ -114,6 +114,7 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     };
     let (info, archive) = repo.with_ahead(listed, load_archive);
     let info = info?.info;
+    info_files::check_keys(repo, &layout::backup_info(stanza), info.cipher_pass.is_some())?;
     let mut source = BackupSource::open(request, cancel)?;
     source.check_stanza(&info)?;
     let checksum_page = source.checksum_page(request.checksum_page);

@@ -161,7 +161,7 @@ impl Task<'_> {
             unfinished::remove(self.repo, stanza);
             Ok(())
         })?;
-        self.rotate_key(&found.info)?;
+        self.rotate_key(&found.info, archive_info, &running)?;
         let backups = plan.expired.into_iter().flat_map(|set| set.labels).collect();
         Ok(Expired { repo_key: self.repo.key, backups, directories, wal })
     }

@@ -396,6 +396,53 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_does_not_replace_a_damaged_file_of_format_6_by_its_copy_of_format_5() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        // The first of the four files is written, and then damaged
+        let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory.clone())).crash_at(3)), Some("secret"));
+        assert!(upgrade::upgrade_in(&crashing, &stanza(), &pg(VERSION, 7), Some(RepoFormat::V6)).is_err());
+        let path = layout::archive_info(&stanza());
+        let mut stored = crate::storage::get(&memory, &path, 9999).unwrap().unwrap();
+        assert!(stored.starts_with(b"PGBR006_"));
+        stored[200] ^= 1;
+        put(&memory, &path, &stored, WriteOptions::ATOMIC).unwrap();
+        let copy = crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap();
+        for wanted in [None, Some(RepoFormat::V6)] {
+            let error = upgrade::upgrade_in(&repo, &stanza(), &pg(VERSION, 7), wanted).unwrap_err();
+            assert!(error.message.contains("whose copy has an older format"), "{error}");
+        }
+        // Who may save it is told first
+        assert_eq!(formats::load(&repo, &stanza()).unwrap_err().code, ErrorCode::FileInvalid);
+        assert_eq!(crate::storage::get(&memory, &path, 9999).unwrap(), Some(stored));
+        assert_eq!(crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap(), copy);
+    }
+
+    #[test]
+    fn upgrade_of_the_format_is_refused_while_an_unclaimed_backup_runs() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        put_text(&repo, "backup/main/20260101-000000F/pg_data/1");
+        // pgBackRest on another host adds a file each time somebody looks
+        let (files, plain) = (std::sync::atomic::AtomicU32::new(1), repo.clone());
+        let running = FaultyStorage::new(Arc::new(memory)).after(move |op, _| {
+            if op == crate::storage::faulty::Op::List {
+                let number = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                put_text(&plain, &format!("backup/main/20260101-000000F/pg_data/{number}"));
+            }
+        });
+        let running = repo_on(Arc::new(running), Some("secret"));
+        let session = Session::new(stanza(), [running.clone()]).unwrap().with_exec_id("1-x");
+        let files = upgrade::StanzaFiles::load(&running, &stanza()).unwrap();
+        let claim = |wanted| upgrade::claim(&running, &session, &files.plan(&pg(VERSION, 7), wanted).unwrap());
+        assert_eq!(claim(Some(RepoFormat::V6)).err().unwrap().code, ErrorCode::LockAcquire);
+        // Another cluster does not concern it
+        claim(None).unwrap();
+    }
+
+    #[test]
     fn stanza_of_format_6_without_encryption_has_no_keys() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);

@@ -216,6 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn current_key_with_the_id_0_stays_the_current_one_beside_others() -> Result<()> {
+        let (mut info, _) = real_6();
+        let entry = |key: &str| format!("{{\"digest\":\"sha1\",\"key\":\"{key}\"}}");
+        let keys = format!("{{\"0\":{},\"1\":{}}}", entry("zero"), entry("one"));
+        let mut keys = Keyring::read_keys(&mut Reader::new(&keys))?;
+        keys.read_current(&mut Reader::new("\"0\""))?;
+        info.keys = Some(keys);
+        assert_eq!(ArchiveInfo::parse(&info.serialize()?)?.keys, info.keys);
+        Ok(())
+    }
+
+    #[test]
     fn file_of_format_6_with_another_header_is_refused_without_its_copy() {
         let (_, text) = real_6();
         let error = ArchiveInfo::read(text.as_bytes(), Origin::Headed(RepoFormat::V5)).unwrap_err();

@@ -150,7 +150,7 @@ impl BackupInfo {
         let current = find_current(&history, current_id, |pg| pg.id)?;
         let info::Header { format, backrest_version, keys } = header;
         let cipher_pass = keys.as_ref().map(|keys| keys.find(KeyId::ZERO).cloned()).transpose()?;
-        let other_keys = keys.filter(|keys| keys.current_id().as_str() != KeyId::ZERO);
+        let other_keys = keys.filter(Keyring::has_others);
         Ok(BackupInfo { format, backrest_version, history, backups, cipher_pass, other_keys, current })
     }
 

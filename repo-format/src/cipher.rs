@@ -10,6 +10,7 @@ mod decryptor;
 mod encryptor;
 mod header;
 mod keyring;
+mod newer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use self::encryptor::Encryptor;
 pub(crate) use self::header::refuse as refuse_header;
 pub use self::header::{StreamHeader, is_encrypted};
 pub use self::keyring::{KeyId, Keyring};
+use self::newer::NewerKeys;
 use crate::format::RepoFormat;
 use crate::{Error, ErrorCode, Result};
 
@@ -135,12 +137,22 @@ pub enum Cipher {
 }
 
 /// The keys of files that may have a header with their format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct HeadedCipher {
     keys: HeadedKeys,
     /// The format of what is written.
     format: RepoFormat,
+    /// Where to look for a key that `keys` lacks.
+    newer: Option<NewerKeys>,
 }
+
+impl PartialEq for HeadedCipher {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.keys, self.format) == (&other.keys, other.format)
+    }
+}
+
+impl Eq for HeadedCipher {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HeadedKeys {
@@ -158,7 +170,13 @@ impl HeadedCipher {
                 Err(Error::new(ErrorCode::Crypto, format!("unable to find cipher key '{}'", header.key_id())))
             }
             HeadedKeys::Main(passphrase) => Ok(passphrase.derived_with(KeyDigest::of(header.format()))),
-            HeadedKeys::Ring(keys) => keys.find(header.key_id()).cloned(),
+            HeadedKeys::Ring(keys) => {
+                let found = keys.find(header.key_id()).cloned();
+                match &self.newer {
+                    Some(newer) => found.or_else(|unknown| newer.find(header.key_id(), unknown)),
+                    None => found,
+                }
+            }
         }
     }
 
@@ -190,7 +208,7 @@ impl Cipher {
     pub fn of_info_file(&self, format: RepoFormat) -> Self {
         match self {
             Cipher::Aes256Cbc(main) => {
-                Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Main(main.clone()), format }))
+                Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Main(main.clone()), format, newer: None }))
             }
             other => other.clone(),
         }
@@ -199,8 +217,21 @@ impl Cipher {
     /// How archived files are encrypted with the keys of an archive.info of this format.
     pub fn of_archive(keys: Option<&Keyring>, format: RepoFormat) -> Self {
         keys.map_or(Cipher::None, |keys| {
-            Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Ring(keys.clone()), format }))
+            Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Ring(keys.clone()), format, newer: None }))
         })
+    }
+
+    /// The same cipher of archived files, which asks `load` for the keys of now when a header names one that it lacks. A
+    /// file may have a key that is newer than the keys that were loaded. Does nothing for other ciphers.
+    #[must_use]
+    pub fn with_newer_keys(self, load: impl Fn() -> Result<Option<Keyring>> + Send + Sync + 'static) -> Self {
+        match self {
+            Cipher::Headed(headed) if matches!(headed.keys, HeadedKeys::Ring(_)) => {
+                let (keys, newer) = (headed.keys.clone(), Some(NewerKeys::new(load)));
+                Cipher::Headed(Arc::new(HeadedCipher { keys, format: headed.format, newer }))
+            }
+            other => other,
+        }
     }
 
     /// The passphrase of new streams without a header of format 6; `None` only without encryption.

@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, Write};
 
-use crate::cipher::{Cipher, KeyId, Keyring, StreamHeader};
+use crate::cipher::{Cipher, Keyring, StreamHeader};
 use crate::format::RepoFormat;
 use crate::hash::{Sha1, Sha1Hasher};
 use crate::ini::{self, DamagedEntry, IniEntry, StrictReader};
@@ -350,7 +350,8 @@ impl<W: Write> Writer<W> {
         let mut json = String::new();
         keys.write_keys(&mut json);
         self.value(SECTION_CIPHER, KEY_CIPHER_PASS, &json)?;
-        if keys.current_id().as_str() != KeyId::ZERO {
+        // Without it, the last other key would count as the current one
+        if keys.has_others() {
             self.string(SECTION_CIPHER, KEY_CIPHER_PASS_CURRENT, keys.current_id().as_str())?;
         }
         if keys.rotated() != 0 {

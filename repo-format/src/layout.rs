@@ -209,6 +209,12 @@ pub fn copy(path: &RepoPath) -> RepoPath {
     RepoPath(format!("{path}{COPY_SUFFIX}"))
 }
 
+/// The file of which this path is the copy, or otherwise its copy.
+#[must_use]
+pub fn other_of_pair(path: &RepoPath) -> RepoPath {
+    path.0.strip_suffix(COPY_SUFFIX).map_or_else(|| copy(path), |file| RepoPath(file.to_owned()))
+}
+
 /// `archive/<stanza>`.
 pub fn archive_stanza(stanza: &Stanza) -> RepoPath {
     RepoPath(format!("{ARCHIVE}/{stanza}"))

@@ -204,7 +204,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
         "all",
-        "A file of a format that is not known is not replaced by its copy, and a damaged one not by a copy of an older format, which lacks keys. pgBackRest tries the copy after any error.",
+        "A file of a format that is not known is not replaced by its copy, and a command that saves info files does not replace a damaged one by a copy of an older format, which lacks keys. pgBackRest tries the copy after any error.",
     ),
     (
         "all",
@@ -216,8 +216,21 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, expire, stanza-upgrade",
-        "No cipher key of the stored archive.info or of its copy is lost when archive.info is saved.",
+        "No cipher key of the stored archive.info or of its copy is lost when archive.info is saved, and archive.info of format 5 does not replace one that was upgraded meanwhile [028].",
     ),
+    (
+        "expire",
+        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk.",
+    ),
+    (
+        "stanza-upgrade",
+        "Before another format, unfinished backups without a claim are watched for a minute each. If one changes, the command fails [050].",
+    ),
+    (
+        "archive-get, backup, recovery-points, restore, verify",
+        "If an archived file names a cipher key that is not known, archive.info is loaded once more, because the key may have been added meanwhile.",
+    ),
+    ("archive-push, backup", "An info file without a cipher key in an encrypted repository is refused [029]."),
     (
         "backup, expire, check, annotate, stanza-create",
         "All four info files must have the same format, except for stanza-upgrade, which repairs them. Otherwise the command fails [028] before it changes anything. pgBackRest compares two of them, and not in all of these commands.",

@@ -139,7 +139,7 @@ pub fn cipher_of(repo: &Repo, path: &RepoPath, stanza: Option<&Stanza>) -> Resul
     };
     match *top {
         layout::ARCHIVE if ends_with(layout::ARCHIVE_INFO) => Ok(repo.info_cipher()),
-        layout::ARCHIVE => Ok(archive_cipher(&load_archive_info(repo, &stanza)?)),
+        layout::ARCHIVE => Ok(archive_cipher(repo, &stanza, &load_archive_info(repo, &stanza)?)),
         layout::BACKUP if ends_with(layout::BACKUP_INFO) => Ok(repo.info_cipher()),
         layout::BACKUP => {
             let of_manifests = manifest_cipher(&load_backup_info(repo, &stanza)?);

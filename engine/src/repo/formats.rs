@@ -32,8 +32,8 @@ pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
 /// The same as [`check`], and the errors of loading.
 pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let load = || {
-        let load_archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info(repo, stanza));
+        let load_archive = || info_files::load_archive_info_to_save(repo, stanza);
+        let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info_to_save(repo, stanza));
         Ok((archive?, backup?))
     };
     let paths = [layout::archive_info(stanza), layout::backup_info(stanza)];
@@ -45,7 +45,7 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 /// # Errors
 /// The same as [`check`], and the errors of loading.
 pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    let load = || info_files::load_backup_info(repo, stanza);
+    let load = || info_files::load_backup_info_to_save(repo, stanza);
     load_beside(repo, stanza, [layout::backup_info(stanza)], load, |info| [info.format])
 }
 
@@ -102,12 +102,18 @@ fn compare(repo: &Repo, stanza: &Stanza, files: &[Numbered]) -> Result<()> {
         }
     }
     let error = Error::new(ErrorCode::FileInvalid, text);
-    Err(match RepoFormat::from_number(newest) {
-        Ok(newest) => error.hint(format!(
+    let unknown = files.iter().find_map(|(path, number)| Some((path, RepoFormat::from_number(*number).err()?)));
+    Err(match unknown {
+        // One changed bit is enough for another number, and no upgrade can read such a file
+        Some((path, unsupported)) => error.hint(unsupported.message).hint(format!(
+            "if '{}' is damaged, replace it with '{}', which has the same content if it is intact.",
+            repo.storage.display(path),
+            repo.storage.display(&layout::other_of_pair(path))
+        )),
+        None => error.hint(format!(
             "run stanza-upgrade with --{}-format={newest} to complete an interrupted upgrade.",
             repo.name()
         )),
-        Err(unsupported) => error.hint(unsupported.message),
     })
 }
 
@@ -193,6 +199,21 @@ mod tests {
                 assert!(error.message.contains("repository format 7"), "{error}");
                 assert!(error.hints.iter().any(|hint| hint.contains("2.60")), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn info_file_with_a_changed_bit_in_its_header_is_not_taken_for_an_interrupted_upgrade() {
+        for number in [2, 4, 7] {
+            let (memory, repo) = saved(Some("secret"));
+            put(&memory, "backup/main/backup.info.copy", format!("PGBR00{number}_saltsaltciphertext").as_bytes());
+            let error = check(&repo, &stanza()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::FileInvalid);
+            assert!(error.message.contains(&format!("backup.info.copy: format = {number}")), "{error}");
+            assert!(error.hints[0].contains(&format!("repository format {number}")), "{error}");
+            let twins = "'/backup/main/backup.info.copy' is damaged, replace it with '/backup/main/backup.info'";
+            assert!(error.hints[1].contains(twins), "{error}");
+            assert!(!error.to_string().contains("stanza-upgrade"), "{error}");
         }
     }
 }

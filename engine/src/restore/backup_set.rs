@@ -178,7 +178,7 @@ fn verify_timeline(
         repo,
         stanza,
         id: ArchiveId { version: data.pg_version, id: data.pg_id },
-        cipher: archive_info.cipher(),
+        cipher: info_files::archive_cipher(repo, stanza, &archive_info),
     };
     timeline::verify(
         &archive,

@@ -13,7 +13,7 @@ use repo_format::layout::Stanza;
 use repo_format::pg::control::PgControl;
 
 use super::{ClusterIdentity, StanzaChange, StanzaRequest, StanzaSummary, check_match, in_each};
-use crate::claim::Claim;
+use crate::claim::{Claim, unclaimed};
 use crate::repo::info_files;
 use crate::session::Session;
 use crate::{Error, ErrorCode, Repo, Result};
@@ -30,12 +30,24 @@ pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]
         crate::info!("stanza-upgrade for stanza '{stanza}' on {}", repo.name());
         let wanted = request.formats.get(&repo.key).copied();
         // Nothing is claimed or written if nothing changes
-        if !StanzaFiles::load(repo, stanza)?.plan(pg, wanted)?.changes() {
+        let plan = StanzaFiles::load(repo, stanza)?.plan(pg, wanted)?;
+        if !plan.changes() {
             return Ok(unchanged(repo, stanza));
         }
-        let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", session.cancel_token())?;
+        let claim = claim(repo, session, &plan)?;
         upgrade_in(&claim.guard(repo), stanza, pg, wanted)
     })
+}
+
+/// Claims the stanza. Before another format, makes sure that no backup runs without a claim.
+pub(super) fn claim(repo: &Repo, session: &Session, plan: &UpgradePlan) -> Result<Claim> {
+    let (stanza, cancel) = (session.stanza(), session.cancel_token());
+    let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", cancel)?;
+    if plan.raises {
+        // A backup of pgBackRest ends by saving the info files in the format that it has loaded at its start
+        unclaimed::watch_all(repo, stanza, None, cancel)?;
+    }
+    Ok(claim)
 }
 
 pub(super) fn upgrade_in(
@@ -92,7 +104,7 @@ fn raise_archive(archive: &mut ArchiveInfo, format: RepoFormat) -> Result<()> {
 }
 
 /// The info files of a stanza, which may differ in format.
-struct StanzaFiles {
+pub(super) struct StanzaFiles {
     archive: ArchiveInfo,
     backup: BackupInfo,
     /// Whether a file and its copy differ in format.
@@ -100,7 +112,7 @@ struct StanzaFiles {
 }
 
 /// What an upgrade changes.
-struct UpgradePlan {
+pub(super) struct UpgradePlan {
     /// Whether archive.info is of another cluster.
     archive_cluster: bool,
     /// Whether backup.info is of another cluster. An interrupted upgrade changed only one of them.
@@ -126,9 +138,9 @@ impl UpgradePlan {
 }
 
 impl StanzaFiles {
-    fn load(repo: &Repo, stanza: &Stanza) -> Result<Self> {
-        let archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = repo.both(archive, || info_files::load_backup_info(repo, stanza));
+    pub(super) fn load(repo: &Repo, stanza: &Stanza) -> Result<Self> {
+        let archive = || info_files::load_archive_info_to_save(repo, stanza);
+        let (archive, backup) = repo.both(archive, || info_files::load_backup_info_to_save(repo, stanza));
         let (mut archive, mut backup) = (archive?, backup?);
         let mut copies_differ = false;
         if let Some(copy) = info_files::load_archive_info_copy(repo, stanza)? {
@@ -142,7 +154,7 @@ impl StanzaFiles {
         Ok(StanzaFiles { archive, backup, copies_differ })
     }
 
-    fn plan(&self, pg: &PgControl, wanted: Option<RepoFormat>) -> Result<UpgradePlan> {
+    pub(super) fn plan(&self, pg: &PgControl, wanted: Option<RepoFormat>) -> Result<UpgradePlan> {
         let have = self.archive.format.max(self.backup.format);
         let format = wanted.unwrap_or(have);
         if format < have {

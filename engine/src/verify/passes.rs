@@ -206,7 +206,7 @@ impl Passes<'_> {
     fn new_plan(&self) -> Plan<'_> {
         Plan::new(PlanSettings {
             stanza: self.walk.stanza,
-            archive_cipher: self.archive_info.cipher(),
+            archive_cipher: self.walk.archive_cipher.clone(),
             history: &self.archive_info.history,
         })
     }

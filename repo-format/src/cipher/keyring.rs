@@ -96,6 +96,11 @@ impl Keyring {
         self.keys.iter()
     }
 
+    /// Returns whether there are others than the one with the id `0`.
+    pub fn has_others(&self) -> bool {
+        self.keys.keys().any(|id| id.as_str() != KeyId::ZERO)
+    }
+
     /// Returns the key with this id.
     ///
     /// # Errors

@@ -194,7 +194,8 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
             format!("unable to retrieve the archive id for database version '{version}' and system-id '{system_id}'"),
         ));
     }
-    Ok(SearchedRepo { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
+    let cipher = info_files::archive_cipher(repo, stanza, &info);
+    Ok(SearchedRepo { repo, cipher, archive_ids, warned: BTreeSet::new() })
 }
 
 /// Names in WAL directories, read once per search from the first requested segment on: by repository, archive and
