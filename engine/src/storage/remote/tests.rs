@@ -86,8 +86,7 @@ const LZ4_BACK: Filter<'static> = Filter::Decompress { codec: Codec::Lz4, is_raw
 fn compressing(serve: impl FnOnce(&mut Script) + Send + 'static) -> RemoteStorage {
     let connection = connect(move |stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(None);
+        script.begin(None);
         serve(&mut script);
     });
     let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
