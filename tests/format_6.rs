@@ -61,8 +61,14 @@ fn stanza_is_migrated_and_its_keys_are_rotated_by_both_in_turns() {
     scenario.change(1);
     scenario.pgbackrest(&["backup", "--type=diff"]).success();
     age_key(&repo);
+    let copy = repo.join("archive/demo/archive.info.copy");
+    let before = fs::read(&copy).expect("copy");
     scenario.rbr(&["expire"]).success().says("repo1: rotate archive key to id 2");
+    // As if the rotation had ended before it wrote the copy
+    fs::write(&copy, before).expect("copy");
+    scenario.rbr(&["expire"]).success().says("complete an interrupted rotation");
     let unchanged = fs::read(repo.join("archive/demo/archive.info")).expect("archive.info");
+    assert_eq!(fs::read(&copy).expect("copy"), unchanged);
     scenario.rbr(&["expire"]).success();
     assert_eq!(fs::read(repo.join("archive/demo/archive.info")).expect("archive.info"), unchanged);
     scenario.change(2);

@@ -23,7 +23,7 @@ use sha1::Digest;
 pub use self::decryptor::Decryptor;
 pub use self::encryptor::Encryptor;
 pub(crate) use self::header::refuse as refuse_header;
-pub use self::header::{StreamHeader, is_encrypted};
+pub use self::header::{ParsedHeader, StreamHeader, is_encrypted};
 pub use self::keyring::{KeyId, Keyring};
 use self::newer::NewerKeys;
 use crate::format::RepoFormat;

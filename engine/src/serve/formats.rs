@@ -1,30 +1,19 @@
 //! Decrypts files that may have a header with the format of their repository.
 //!
-//! | first bytes | format | key |
-//! | --- | --- | --- |
-//! | `Salted__` | 5 | the only one, `0` |
-//! | `PGBR`, three digits, `_` | the number | the only one, `0` |
-//! | `PGBR`, three digits, `K`, a size, a name | the number | the one of this name |
-//!
-//! Salt and ciphertext follow. pgBackRest 2.60 reads info files and archived files like this, whatever their format.
+//! pgBackRest 2.60 reads info files and archived files like this, whatever their format.
 
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
 use protocol::filter::{CipherKey, Digest};
-use repo_format::cipher::{Cipher, Decryptor, Framing, KeyDigest, MAGIC, Passphrase};
+use repo_format::cipher::{Cipher, Decryptor, Framing, KeyDigest, ParsedHeader, Passphrase, StreamHeader};
 
 use super::Shared;
 use super::stages::Stage;
 use crate::{Error, ErrorCode, Result};
 
-/// The first and the last format that has such a file.
-const FORMATS: std::ops::RangeInclusive<u32> = 5..=6;
-/// The size of the header without the name of a key.
-const HEADER_BYTES: usize = MAGIC.len();
-const PREFIX: &[u8] = b"PGBR";
-/// The name of the only key.
-const ONLY_KEY: &str = "0";
+/// Bytes of a header that are read at a time.
+const HEADER_PART_BYTES: usize = 256;
 
 /// A key of a repository.
 struct Key {
@@ -96,85 +85,54 @@ impl FormatStage {
     }
 
     /// Returns the cipher for a file with this header.
-    fn cipher(&self, header: &[u8]) -> Result<Cipher> {
-        let (format, name) = parse(header)?;
-        if self.expected != 0 && self.expected != format {
+    fn cipher(&self, header: &StreamHeader) -> Result<Cipher> {
+        let format = header.format();
+        if self.expected != 0 && self.expected != format.number() {
             let text = format!("expected repository format {} but found {format}", self.expected);
             return Err(Error::new(ErrorCode::Format, text));
         }
-        let name = self.key.as_deref().unwrap_or(name);
+        let name = self.key.as_deref().unwrap_or_else(|| header.key_id());
         let missing = || Error::new(ErrorCode::Crypto, format!("unable to find cipher key '{name}'"));
         let key = self.keys.iter().find(|key| key.name == name).ok_or_else(missing)?;
-        let of_format = if format > *FORMATS.start() { KeyDigest::Sha256 } else { KeyDigest::Sha1 };
-        *self.format.lock().unwrap_or_else(PoisonError::into_inner) = format;
-        let digest = key.digest.unwrap_or(of_format);
+        *self.format.lock().unwrap_or_else(PoisonError::into_inner) = format.number();
+        let digest = key.digest.unwrap_or_else(|| KeyDigest::of(format));
         Ok(Cipher::Aes256Cbc(Passphrase::with_digest(key.passphrase.as_str(), digest)))
     }
-}
 
-fn invalid() -> Error {
-    Error::new(ErrorCode::Format, "invalid cipher header")
-}
-
-/// Returns how many bytes of the header are missing.
-fn missing_bytes(header: &[u8]) -> usize {
-    let size = match header {
-        [b'P', b'G', b'B', b'R', _, _, _, b'K', size, ..] => HEADER_BYTES + 1 + usize::from(*size),
-        [b'P', b'G', b'B', b'R', _, _, _, b'K'] => HEADER_BYTES + 1,
-        _ => HEADER_BYTES,
-    };
-    size.saturating_sub(header.len())
-}
-
-/// Returns the format and the name of the key.
-fn parse(header: &[u8]) -> Result<(u32, &str)> {
-    if header == MAGIC {
-        return Ok((*FORMATS.start(), ONLY_KEY));
-    }
-    let rest = header.strip_prefix(PREFIX).ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))?;
-    let (digits, rest) = rest.split_at_checked(3).ok_or_else(invalid)?;
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(invalid());
-    }
-    let format = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
-    if !FORMATS.contains(&format) {
-        let what = match format > *FORMATS.end() {
-            true => "requires a newer version of pgBackRest",
-            false => "is no longer supported by pgBackRest",
-        };
-        return Err(Error::new(ErrorCode::Format, format!("repository format {format} {what}"))
-            .hint("pgBackRest 2.60.0 supports repository format 5 to 6."));
-    }
-    match rest {
-        [b'_'] => Ok((format, ONLY_KEY)),
-        [b'K', size, name @ ..] if *size > 0 && name.len() == usize::from(*size) => {
-            Ok((format, std::str::from_utf8(name).map_err(|_| invalid())?))
+    /// Decrypts what follows the header, once it has been read. `rest` is what was read behind it.
+    fn begin(&mut self, header: &StreamHeader, rest: Vec<u8>) -> Result<()> {
+        let cipher = self.cipher(header)?;
+        if let State::Header { input, .. } = std::mem::replace(&mut self.state, State::Failed) {
+            let input: Stage = Box::new(io::Cursor::new(rest).chain(input));
+            self.state = State::Body(Box::new(Decryptor::new(&cipher, Framing::Raw, input)));
         }
-        _ => Err(invalid()),
+        Ok(())
     }
 }
 
 impl Read for FormatStage {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let State::Header { input, bytes } = &mut self.state {
-            let missing = missing_bytes(bytes);
-            if missing > 0 {
-                // Nothing is read past the header
-                let mut part = [0; 256];
-                let read = input.read(&mut part[..missing.min(256)])?;
-                if read == 0 {
-                    return Err(Error::new(ErrorCode::Crypto, "cipher header missing").into());
+        loop {
+            let (input, bytes) = match &mut self.state {
+                State::Header { input, bytes } => (input, bytes),
+                State::Body(decryptor) => return decryptor.read(buffer),
+                State::Failed => return Err(Error::new(ErrorCode::Format, "invalid cipher header").into()),
+            };
+            match StreamHeader::parse(bytes)? {
+                ParsedHeader::Needs(size) => {
+                    let mut part = [0; HEADER_PART_BYTES];
+                    let missing = size.saturating_sub(bytes.len()).min(HEADER_PART_BYTES);
+                    let read = input.read(&mut part[..missing])?;
+                    if read == 0 {
+                        return Err(Error::new(ErrorCode::Crypto, "cipher header missing").into());
+                    }
+                    bytes.extend_from_slice(&part[..read]);
                 }
-                bytes.extend_from_slice(&part[..read]);
-                continue;
+                ParsedHeader::Header(header, end) => {
+                    let rest = bytes.split_off(end);
+                    self.begin(&header, rest)?;
+                }
             }
-            let State::Header { input, bytes } = std::mem::replace(&mut self.state, State::Failed) else { break };
-            let cipher = self.cipher(&bytes)?;
-            self.state = State::Body(Box::new(Decryptor::new(&cipher, Framing::Raw, input)));
-        }
-        match &mut self.state {
-            State::Body(decryptor) => decryptor.read(buffer),
-            _ => Err(invalid().into()),
         }
     }
 }
@@ -225,7 +183,9 @@ mod tests {
         assert_eq!(failure(b"PGBR0x6_________"), "invalid cipher header");
         assert_eq!(failure(b"PGBR006K\x00__"), "invalid cipher header");
         assert_eq!(failure(b"PGBR006K\x019........"), "unable to find cipher key '9'");
-        assert!(failure(b"PGBR007_").starts_with("repository format 7 requires a newer version of pgBackRest\n"));
+        for file in [b"PGBR007_".as_slice(), b"PGBR007K\x05"] {
+            assert!(failure(file).starts_with("repository format 7 requires a newer version of pgBackRest\n"));
+        }
         let file = stored(b"Salted__", KeyDigest::Sha1);
         assert_eq!(read(&file, None, None, 6).unwrap_err(), "expected repository format 6 but found 5");
     }

@@ -9,7 +9,7 @@ use aes::cipher::inout::InOutBuf;
 use aes::cipher::{BlockModeDecrypt, KeyIvInit};
 use secrecy::zeroize::Zeroize;
 
-use super::header::{self, Parsed, StreamHeader};
+use super::header::{self, ParsedHeader, StreamHeader};
 use super::{BLOCK_SIZE, Cipher, Framing, HeadedCipher, MAGIC, Passphrase, SALT_SIZE, derive_key};
 use crate::read::read_some;
 use crate::{Error, ErrorCode, Result};
@@ -164,8 +164,8 @@ impl Keys {
                 return Err(invalid());
             }
             _ => match header::parse(start)? {
-                Parsed::Needs(_) => return Ok(None),
-                Parsed::Header(header, size) => (header, size),
+                ParsedHeader::Needs(_) => return Ok(None),
+                ParsedHeader::Header(header, size) => (header, size),
             },
         };
         let passphrase = match self {

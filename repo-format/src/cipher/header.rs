@@ -51,6 +51,15 @@ impl StreamHeader {
         }
     }
 
+    /// Returns the header at the beginning of `start`, the first bytes of a stream.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Crypto`] if there is no header; [`ErrorCode::Format`] for a header that is not valid, and for one of
+    /// a format that can't be read ([`format::is_unsupported`]).
+    pub fn parse(start: &[u8]) -> Result<ParsedHeader> {
+        parse(start)
+    }
+
     /// Returns the bytes of the header.
     pub fn to_bytes(&self) -> Vec<u8> {
         let prefix = |format: &RepoFormat| [PREFIX, format!("{:03}", format.number()).as_bytes()].concat();
@@ -64,25 +73,21 @@ impl StreamHeader {
     }
 }
 
-/// What the first bytes of a stream tell.
+/// What the first bytes of a stream tell about its header.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub enum ParsedHeader {
     /// The header with the salt needs this many bytes in total.
     Needs(usize),
     /// The header, and where the salt begins. The salt is complete.
     Header(StreamHeader, usize),
 }
 
-/// Returns the header at the beginning of `start`, the first bytes of a stream.
-///
-/// # Errors
-/// [`ErrorCode::Crypto`] if there is no header; [`ErrorCode::Format`] for a header that is not valid, and for one of a
-/// format that can't be read ([`format::is_unsupported`]).
-pub(super) fn parse(start: &[u8]) -> Result<Parsed> {
-    let Some(first) = start.get(..MAGIC.len()) else { return Ok(Parsed::Needs(MAGIC.len() + SALT_SIZE)) };
+/// See [`StreamHeader::parse`].
+pub(super) fn parse(start: &[u8]) -> Result<ParsedHeader> {
+    let Some(first) = start.get(..MAGIC.len()) else { return Ok(ParsedHeader::Needs(MAGIC.len() + SALT_SIZE)) };
     let with_salt = |header: StreamHeader, end: usize| match start.len() >= end + SALT_SIZE {
-        true => Parsed::Header(header, end),
-        false => Parsed::Needs(end + SALT_SIZE),
+        true => ParsedHeader::Header(header, end),
+        false => ParsedHeader::Needs(end + SALT_SIZE),
     };
     if first == MAGIC {
         return Ok(with_salt(StreamHeader::Magic, MAGIC.len()));
@@ -96,9 +101,9 @@ pub(super) fn parse(start: &[u8]) -> Result<Parsed> {
         MARKER_PLAIN => Ok(with_salt(StreamHeader::Format(format), MAGIC.len())),
         MARKER_KEY => {
             let id_start = MAGIC.len() + 1;
-            let Some(&size) = start.get(MAGIC.len()) else { return Ok(Parsed::Needs(id_start + SALT_SIZE)) };
+            let Some(&size) = start.get(MAGIC.len()) else { return Ok(ParsedHeader::Needs(id_start + SALT_SIZE)) };
             let id_end = id_start + usize::from(size);
-            let Some(id) = start.get(id_start..id_end) else { return Ok(Parsed::Needs(id_end + SALT_SIZE)) };
+            let Some(id) = start.get(id_start..id_end) else { return Ok(ParsedHeader::Needs(id_end + SALT_SIZE)) };
             let id = std::str::from_utf8(id).ok().and_then(KeyId::new).ok_or_else(invalid)?;
             Ok(with_salt(StreamHeader::Key(format, id), id_end))
         }
@@ -157,10 +162,12 @@ mod tests {
             let bytes = header.to_bytes();
             let stream = [bytes.as_slice(), b"saltsalt"].concat();
             for size in 0..stream.len() {
-                let Parsed::Needs(needed) = parse(&stream[..size]).unwrap() else { panic!("{size} bytes suffice") };
+                let ParsedHeader::Needs(needed) = parse(&stream[..size]).unwrap() else {
+                    panic!("{size} bytes suffice")
+                };
                 assert!(size < needed && needed <= stream.len(), "{size} bytes need {needed}");
             }
-            assert_eq!(parse(&stream).unwrap(), Parsed::Header(header, bytes.len()));
+            assert_eq!(parse(&stream).unwrap(), ParsedHeader::Header(header, bytes.len()));
         }
     }
 
@@ -188,7 +195,7 @@ mod tests {
             let header = key(&id);
             let bytes = header.to_bytes();
             let stream = [bytes.as_slice(), &salt].concat();
-            prop_assert_eq!(parse(&stream).unwrap(), Parsed::Header(header, bytes.len()));
+            prop_assert_eq!(parse(&stream).unwrap(), ParsedHeader::Header(header, bytes.len()));
         }
     }
 }
