@@ -32,5 +32,5 @@ fn azure_repository_is_shared_with_pgbackrest() {
 /// The emulator keeps no old versions, but it checks the authorization of requests for them.
 fn versions_are_listed(scenario: &Scenario) {
     let past = ["--repo=1", "--repo-target-time=2001-01-01 00:00:00+00", "--log-level-console=off"];
-    assert_eq!(scenario.rbr(&[&past[..], &["repo-ls"]].concat()).success().stdout, "archive\nbackup\n");
+    assert_eq!(scenario.rbr(&[&past[..], &["repo-ls"]].concat()).success().stdout, "archive\nbackup\nproof\n");
 }

@@ -128,7 +128,9 @@ fn commands_ask_no_more_often_than_pgbackrest_but_for_what_keeps_hosts_apart() {
         for (command, ours, theirs) in rows(&scenario, proxy) {
             // Writing to a String can't fail
             let _ = writeln!(table, "{store:6} {command:22} rbr {ours:4}, pgBackRest {theirs:4}");
-            more += usize::from(ours > theirs + more_max(&command));
+            // An upload to GCS has its name in its body, so those of the archiver count, too
+            let archived = if store == "GCS" && command.starts_with("backup") { 3 } else { 0 };
+            more += usize::from(ours > theirs + more_max(&command) + archived);
         }
     }
     println!("{table}");

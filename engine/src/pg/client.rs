@@ -28,6 +28,9 @@ const PORT_DEFAULT: u16 = 5432;
 const DB_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// How long a cancelled query may take to end before the connection is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A query that takes the second of the two signals by which PostgreSQL cancels: one to the process, one to its group.
+/// On a busy host the first one ends the cancelled query some time before the second one arrives.
+const SECOND_SIGNAL_QUERY: &str = "select pg_catalog.pg_sleep(0.05)";
 /// How long closing the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a wait for the server checks for a signal.
@@ -214,6 +217,7 @@ impl PgClient {
                     crate::warn!("unable to cancel query '{query}': {e}");
                 }
                 let _ = running.await;
+                let _ = client.simple_query(SECOND_SIGNAL_QUERY).await;
             };
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
             Err(reason)
