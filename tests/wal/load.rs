@@ -99,8 +99,9 @@ fn faults_under_load_cost_no_segment_and_recovery_replays_all() {
     let away = scenario.space.path("repo/away");
     let mut killed = 0;
     for _ in 0..2 {
-        let end = Instant::now() + FAULT;
-        while Instant::now() < end {
+        let begun = Instant::now();
+        // On a busy machine it may take longer until one is seen
+        while begun.elapsed() < FAULT || (killed == 0 && begun.elapsed() < 20 * FAULT) {
             // A worker that keeps up is there for moments only
             let hit = kill_worker(&scenario);
             killed += usize::from(hit);
