@@ -16,6 +16,7 @@ use super::statements::{ARCHIVE_FAILING, ARCHIVE_QUEUE_9, ARCHIVE_QUEUE_10, ARCH
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+mod begin;
 mod wal_progress;
 
 pub use wal_progress::WalProgress;
@@ -102,27 +103,14 @@ impl PgSession {
     /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`PgHost::control`].
     pub fn connect(host: &Arc<dyn PgHost>, cancel: &CancelToken) -> Result<Self> {
         let mut client = host.connect(cancel)?;
-        // Prevents functions of the database's owner from replacing the ones called below
-        client.exec("set search_path = 'pg_catalog'")?;
-        client.exec("set client_encoding = 'UTF8'")?;
-        let row = client.row(
-            "select (select setting from pg_catalog.pg_settings where name = 'server_version_num')::int4, \
-             (select setting from pg_catalog.pg_settings where name = 'data_directory')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'archive_mode')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'archive_command')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'checkpoint_timeout')::int4",
-        )?;
-        let [Some(version), Some(data_directory), Some(archive_mode), Some(archive_command), Some(checkpoint)] = row
+        let begin::Beginning { settings, is_standby } = begin::begin(&mut *client, host.command())?;
+        let [Some(version), Some(data_directory), Some(archive_mode), Some(archive_command), Some(checkpoint)] =
+            settings
         else {
             return Err(Error::new(ErrorCode::DbQuery, "unable to select some rows from pg_settings")
                 .hint("is the backup running as the postgres user?")
                 .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
         };
-        client.exec(&format!("set application_name = 'pgBackRest [{}]'", host.command().replace('\'', "''")))?;
-        client.rows::<1>(NO_TIMEOUTS)?;
-        // 9.6 allows pg_stop_backup() to run in a parallel worker, where it then fails
-        client.exec("set max_parallel_workers_per_gather = 0")?;
-        let standby = is_in_recovery(&mut *client)?;
         Ok(PgSession {
             client,
             version: PgVersion::from_server_version_num(number(&version)?),
@@ -130,7 +118,7 @@ impl PgSession {
             archive_mode,
             archive_command,
             checkpoint_timeout: Duration::from_secs(number(&checkpoint)?),
-            standby,
+            standby: is_standby,
             control: host.control()?,
             host: Arc::clone(host),
             ping_last: None,
@@ -464,7 +452,7 @@ impl PgSession {
 }
 
 fn is_in_recovery(client: &mut (dyn PgConnection + '_)) -> Result<bool> {
-    Ok(client.value("select pg_catalog.pg_is_in_recovery()")? == "t")
+    Ok(client.value(begin::IS_IN_RECOVERY)? == "t")
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
