@@ -106,7 +106,11 @@ pub(super) fn one_value(rows: Vec<Row>, query: &str) -> Result<String> {
     value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
 }
 
-fn columns<const COLUMNS: usize>(row: Row, query: &str) -> Result<[Option<String>; COLUMNS]> {
+/// Returns a row with this number of columns.
+///
+/// # Errors
+/// [`ErrorCode::DbQuery`] for another number.
+pub(super) fn columns<const COLUMNS: usize>(row: Row, query: &str) -> Result<[Option<String>; COLUMNS]> {
     row.try_into().map_err(|_| {
         let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
         Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
