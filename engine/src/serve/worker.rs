@@ -24,12 +24,14 @@ use super::handlers::too_many;
 use super::memory::{Budget, CountedMemory, ThreadMemory, too_much_memory};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
-use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::pipeline::backup::{CodecPool, CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
 use crate::work::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most workers of a connection, with those that are about to end.
 const WORKERS_MAX: usize = 32;
+/// The most files that the workers of a connection encode at a time: one that waits for the client, and one that does not.
+const CODECS_MAX: usize = 2;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
 /// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,
@@ -40,13 +42,15 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Workers {
     /// The right to compute.
     slots: Arc<Slots>,
+    codecs: Arc<CodecPool>,
     running: Arc<AtomicUsize>,
     memory: ThreadMemory,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { slots: Slots::new(1), running: Arc::default(), memory: ThreadMemory::default() }
+        let codecs = Arc::new(CodecPool::new(CODECS_MAX).sparing_memory());
+        Workers { slots: Slots::new(1), codecs, running: Arc::default(), memory: ThreadMemory::default() }
     }
 }
 
@@ -146,7 +150,7 @@ impl Workers {
         if memory_bytes > budget.memory_bytes_left {
             return Err(too_much_memory());
         }
-        let (rules, version_force) = (convert::rules(request)?, convert::version(request)?);
+        let (rules, version_force) = (convert::rules(request, Arc::clone(&self.codecs))?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
         if self.running.fetch_add(1, Ordering::Relaxed) >= WORKERS_MAX {
@@ -162,7 +166,7 @@ impl Workers {
         let body = move || {
             let _counted = counted;
             let turn = slots.turn();
-            let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
+            let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
             let mut work = |job: OwnedJob| {
                 let mut store = Store::new(&job, &sender, &turn, network);
                 // Each job has a place of its own in the queue, and waits for nothing else with a slot
