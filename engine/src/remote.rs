@@ -5,6 +5,8 @@
 //! connection ([`mod@self::connection`]), whose server answers requests in order. [`crate::storage::remote`] is the storage
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
+mod answers;
+mod channels;
 mod connection;
 pub(crate) mod fuzzing;
 mod link;
@@ -12,6 +14,7 @@ mod ping;
 mod process;
 mod reader;
 mod received;
+mod shared;
 mod tls;
 
 use std::time::Duration;

@@ -34,24 +34,28 @@ pub enum Capability {
     /// Answers contain the warnings that the server has logged since the one before
     /// ([`AnswerMessage::warnings`](crate::AnswerMessage::warnings)).
     Warnings,
+    /// Carries further connections beside the one that has agreed on it ([`crate::channel`]).
+    Channels,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 3] = [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings];
+    pub const ALL: [Capability; 4] =
+        [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings, Capability::Channels];
 
     fn name(self) -> &'static str {
         match self {
             Capability::CopyJobs => "copy-jobs",
             Capability::WholeWrites => "whole-writes",
             Capability::Warnings => "warnings",
+            Capability::Channels => "channels",
         }
     }
 
     /// The highest number that this version knows.
     fn newest(self) -> u32 {
         match self {
-            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings => 1,
+            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings | Capability::Channels => 1,
         }
     }
 }
@@ -64,6 +68,13 @@ impl Capabilities {
     /// Those of this version.
     pub fn own() -> Self {
         Capabilities(Capability::ALL.map(|known| (known, known.newest())).into())
+    }
+
+    /// These without one of them.
+    #[must_use]
+    pub fn without(mut self, capability: Capability) -> Self {
+        self.0.remove(&capability);
+        self
     }
 
     /// Returns whether there are none.
@@ -164,7 +175,8 @@ mod tests {
     #[test]
     fn peer_of_another_version_has_the_lower_number_and_unknown_names_count_for_nothing() {
         let own = Capabilities::own();
-        let newer = [("copy-jobs", 7), ("time-travel", 1), ("", 3), ("whole-writes", 1), ("warnings", 2)];
+        let newer =
+            [("copy-jobs", 7), ("time-travel", 1), ("", 3), ("whole-writes", 1), ("warnings", 2), ("channels", 9)];
         let newer = Capabilities::decode(Some(&list(&newer))).unwrap();
         assert_eq!(own.common(&newer), own);
         assert_eq!(newer.common(&own), own);

@@ -33,6 +33,7 @@
 pub mod call;
 mod call_kind;
 pub mod capability;
+pub mod channel;
 pub mod copy;
 pub mod database;
 pub mod dialect;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::greeting::{self, Service};
 use protocol::pack::{PackScan, PackScanner};
-use protocol::{Call, Dialect};
+use protocol::{Call, Capabilities, Dialect};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
@@ -15,7 +15,7 @@ use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 
-use super::connection::Connection;
+use super::connection::{Beginning, Connection};
 use super::link::{Link, Opened};
 use super::{RemoteSettings, SshSettings, Way};
 use crate::pg::connection::Expect;
@@ -147,7 +147,8 @@ fn settings() -> RemoteSettings {
 
 /// Connects to a server.
 fn connect(link: Paced, input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Result<Arc<Connection>> {
-    Connection::over(&settings(), "ssh", Opened { link: Box::new(link), input, output })
+    let beginning = Beginning { kind: "ssh", arguments: None, offered: Capabilities::own() };
+    Connection::over(&settings(), beginning, Opened { link: Box::new(link), input, output })
 }
 
 /// Connects to a server that says this after its greeting.

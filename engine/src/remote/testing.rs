@@ -11,11 +11,12 @@ use protocol::greeting::{self, Service};
 use protocol::message::{ErrorAnswer, RequestMessage};
 use protocol::options::OptionValue;
 use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Dialect, PackWriter};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter};
 
+use super::connection::Beginning;
 use super::link::{Link, Opened};
 use super::{Connection, RemoteSettings, SshSettings, Way};
-use crate::serve::{Served, ServedOptions, ServedStorage, Server};
+use crate::serve::{ServeMore, Served, ServedOptions, ServedStorage, Server};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 struct SocketLink(UnixStream);
@@ -41,14 +42,30 @@ impl Link for SocketLink {
 
 /// Connects to a server that runs on a thread.
 pub(crate) fn connect(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
-    let (near, far) = UnixStream::pair().unwrap();
-    std::thread::spawn(move || server(far));
+    connect_offering(Capabilities::own().without(Capability::Channels), server)
+}
+
+/// Connects to a server that runs on a thread, and offers channels.
+pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
+    connect_offering(Capabilities::own(), server)
+}
+
+/// The settings of the server on the thread.
+pub(crate) fn thread_settings() -> RemoteSettings {
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
     let timeout = Duration::from_secs(60);
-    let settings = RemoteSettings { host: "far".to_owned(), process: 1, way, timeout, key: 1, asks_passphrase: false };
+    RemoteSettings { host: "far".to_owned(), process: 1, way, timeout, key: 1, asks_passphrase: false }
+}
+
+fn connect_offering(
+    offered: Capabilities,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+) -> Result<Arc<Connection>> {
+    let (near, far) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || server(far));
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
-    Connection::over(&settings, "ssh", opened)
+    Connection::over(&thread_settings(), Beginning { kind: "ssh", arguments: None, offered }, opened)
 }
 
 struct NoOptions;
@@ -59,10 +76,28 @@ impl ServedOptions for NoOptions {
     }
 }
 
+fn served_data(path: &Path, cancel: &CancelToken) -> Served {
+    Served::new(ServedStorage::DataDirectory(path.to_owned()), Box::new(NoOptions), cancel.clone())
+}
+
 /// Serves a data directory, as rbr does.
 pub(crate) fn serve_data(stream: UnixStream, path: &Path) -> Result<()> {
-    let storage = ServedStorage::DataDirectory(path.to_owned());
-    let served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
+    serve_data_watched(stream, path, |_| {})
+}
+
+/// Serves a data directory. `begin` is told of each further connection, before that is served.
+pub(crate) fn serve_data_watched(
+    stream: UnixStream,
+    path: &Path,
+    begin: impl Fn(&CancelToken) + Send + Sync + 'static,
+) -> Result<()> {
+    let mut served = served_data(path, &CancelToken::new());
+    let path = path.to_owned();
+    let serve = Box::new(move |cancel: &CancelToken| {
+        begin(cancel);
+        Ok(served_data(&path, cancel))
+    });
+    served.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
     Server::greet(stream.try_clone().unwrap(), stream)?.serve(served)
 }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use protocol::storage::{InfoLevel, ListRequest};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
-use super::testing::{Script, connect, serve_data};
+use super::testing::{Script, connect, connect_with_channels, serve_data};
 use crate::ErrorCode;
 
 /// A list with capabilities of other versions.
@@ -26,7 +26,7 @@ fn list(entries: &[(&str, u32)]) -> PackWriter<'static> {
 fn has_jobs(server: impl FnOnce(&mut Script) + Send + 'static) -> bool {
     let connection = connect(|stream| {
         let mut script = Script::new(stream);
-        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own())));
+        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own().without(Capability::Channels))));
         server(&mut script);
         while script.read().is_some_and(|call| call != Call::Exit) {}
     });
@@ -37,7 +37,7 @@ fn has_jobs(server: impl FnOnce(&mut Script) + Send + 'static) -> bool {
 fn two_sides_of_this_version_agree_on_everything() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
-    let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
+    let connection = connect_with_channels(move |stream| serve_data(stream, &path).unwrap()).unwrap();
     assert!(Capability::ALL.into_iter().all(|capability| connection.has(capability)));
     connection.call(&Call::Features).unwrap();
 }

@@ -9,10 +9,10 @@ use protocol::call::CallKind;
 use protocol::greeting::{self, Service};
 use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
 use protocol::pack::{Packed, read_message};
-use protocol::{Call, Capabilities, Dialect};
+use protocol::{Call, Capabilities, Capability, Dialect};
 
 use super::handlers::Handlers;
-use super::{Served, ServedLocks};
+use super::{Served, ServedLocks, channels};
 use crate::log::WarningInbox;
 use crate::{Error, ErrorCode, Result};
 
@@ -40,15 +40,20 @@ pub struct Server<R, W> {
     warned: WarningInbox,
 }
 
-impl<R: Read, W: Write> Server<R, W> {
+impl<R: Read, W: Write + Send> Server<R, W> {
+    /// A server that has greeted.
+    pub(super) fn over(input: R, output: W) -> Self {
+        let input = BufReader::with_capacity(BUFFER_BYTES, input);
+        let (message, warned) = (Vec::new(), WarningInbox::default());
+        Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned }
+    }
+
     /// Sends the greeting.
     ///
     /// # Errors
     /// [`ErrorCode::FileWrite`]
     pub fn greet(input: R, output: W) -> Result<Self> {
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let (message, warned) = (Vec::new(), WarningInbox::default());
-        let mut server = Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned };
+        let mut server = Self::over(input, output);
         let line = greeting::encode(Service::Remote, server.dialect);
         let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
         written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
@@ -114,7 +119,7 @@ impl<R: Read, W: Write> Server<R, W> {
     /// # Errors
     /// [`ErrorCode::Format`] if the input ends or is no request, and those that end a connection, which the client was
     /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
-    pub fn serve(mut self, served: Served) -> Result<()> {
+    pub fn serve(mut self, mut served: Served) -> Result<()> {
         let first = self.read_first().and_then(|command| match command {
             Some(CallKind::Noop) => self.offered(),
             _ => Err(Error::new(ErrorCode::Format, "noop expected")),
@@ -130,11 +135,27 @@ impl<R: Read, W: Write> Server<R, W> {
             Ok(first) => first,
             Err(error) => return self.refuse(&error),
         };
+        let own = match served.more {
+            Some(_) => Capabilities::own(),
+            None => Capabilities::own().without(Capability::Channels),
+        };
         // A client that offers nothing gets the bytes that pgBackRest sends
-        let common = offered.map(|offered| Capabilities::own().common(&offered));
+        let common = offered.map(|offered| own.common(&offered));
         let data = common.as_ref().map(Capabilities::encode);
         send(&mut self.output, &AnswerMessage::encode(self.session, false, data))?;
-        let mut handlers = Handlers::new(served, common.unwrap_or_default());
+        let common = common.unwrap_or_default();
+        match served.more.take().filter(|_| common.has(Capability::Channels)) {
+            Some(more) => channels::serve((Box::new(self.input), Box::new(self.output)), served, common, &more),
+            None => self.serve_all(served, common),
+        }
+    }
+
+    /// Serves after the first answer.
+    ///
+    /// # Errors
+    /// Those of [`Server::serve`].
+    pub(super) fn serve_all(mut self, served: Served, common: Capabilities) -> Result<()> {
+        let mut handlers = Handlers::new(served, common);
         loop {
             match self.next(&mut handlers) {
                 Ok(true) => {}

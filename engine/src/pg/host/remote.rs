@@ -19,6 +19,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
@@ -66,16 +67,33 @@ pub struct RemoteHost {
     settings: Arc<RemotePgSettings>,
     /// The connection of the command itself. It is kept, because its process holds the locks of that host.
     main: Mutex<Option<Arc<Connection>>>,
-    /// The processes of the workers.
+    /// The workers' connections.
     workers: Vec<Worker>,
 }
 
-/// The process of a worker.
+/// A worker on the host: a process, or a channel of one.
 #[derive(Default)]
 struct Worker {
     /// It ends with the threads that use it.
     connection: Mutex<Weak<Connection>>,
     open_files: Arc<OpenFiles>,
+    /// The process of this number that carries channels. It ends with the last of them.
+    carrier: Mutex<Weak<Connection>>,
+}
+
+/// The distance, as the time of an answer, from which on one process fewer carries the workers of the next one: the window of an
+/// SSH channel is 2 MiB, so this is 200 MB/s.
+const ROUND_TRIP_OF_A_CARRIER: Duration = Duration::from_millis(10);
+/// The most workers of one process. Their data is encrypted one after the other.
+const WORKERS_OF_A_CARRIER: usize = 4;
+/// The most processes that carry channels. With the defaults of sshd, ten clients may log in at a time.
+const CARRIERS_MAX: usize = 8;
+
+/// Returns how many processes carry the channels of so many workers.
+fn carriers(round_trip: Duration, workers: usize) -> usize {
+    let of_distance = round_trip.as_millis().div_ceil(ROUND_TRIP_OF_A_CARRIER.as_millis());
+    let of_distance = usize::try_from(of_distance).unwrap_or(usize::MAX);
+    of_distance.max(workers.div_ceil(WORKERS_OF_A_CARRIER)).min(workers).clamp(1, CARRIERS_MAX)
 }
 
 impl RemoteHost {
@@ -96,10 +114,45 @@ impl RemoteHost {
         let settings = self.settings.processes.get(number);
         let settings =
             settings.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))?;
-        let connection = Connection::open(settings)?;
-        // Must come before all other requests about files
-        FeaturesAnswer::decode(connection.call(&Call::Features)?.data())?;
-        Ok(connection)
+        let connection = match number {
+            0 if !self.workers.is_empty() => Connection::open_with_channels(settings)?,
+            _ => Connection::open(settings)?,
+        };
+        begin(connection)
+    }
+
+    /// Starts a worker: on a channel if rbr is there, otherwise with a process.
+    fn start_worker(&self, number: u32) -> Result<Arc<Connection>> {
+        let settings = self.settings.processes.get(number as usize);
+        if let Some(settings) = settings
+            && let Some(carrier) = self.carrier(number)?
+            && let Some(connection) = carrier.open_channel(settings)?
+        {
+            return begin(connection);
+        }
+        self.start(number as usize)
+    }
+
+    /// Returns what carries the channel of a worker; `None` if the host has no channels.
+    fn carrier(&self, number: u32) -> Result<Option<Arc<Connection>>> {
+        let main = self.main()?;
+        if !main.has(Capability::Channels) {
+            return Ok(None);
+        }
+        let index = (number as usize).saturating_sub(1) % carriers(main.round_trip(), self.workers.len());
+        let (Some(worker), Some(settings)) = (self.workers.get(index), self.settings.processes.get(index)) else {
+            return Ok(None);
+        };
+        if index == 0 {
+            return Ok(Some(main));
+        }
+        let mut slot = lock(&worker.carrier);
+        if let Some(carrier) = slot.upgrade().filter(|carrier| !carrier.has_ended()) {
+            return Ok(Some(carrier));
+        }
+        let carrier = Connection::open_with_channels(settings)?;
+        *slot = Arc::downgrade(&carrier);
+        Ok(Some(carrier))
     }
 
     fn main(&self) -> Result<Arc<Connection>> {
@@ -121,7 +174,7 @@ impl RemoteHost {
         if let Some(connection) = slot.upgrade().filter(|connection| !connection.has_ended()) {
             return Ok(connection);
         }
-        let connection = self.start(number as usize)?;
+        let connection = self.start_worker(number)?;
         *slot = Arc::downgrade(&connection);
         Ok(connection)
     }
@@ -131,6 +184,12 @@ impl RemoteHost {
         path.to_str()
             .ok_or_else(|| Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", path.display())))
     }
+}
+
+/// Asks for the features, which must come before all other requests about files.
+fn begin(connection: Arc<Connection>) -> Result<Arc<Connection>> {
+    FeaturesAnswer::decode(connection.call(&Call::Features)?.data())?;
+    Ok(connection)
 }
 
 impl fmt::Debug for RemoteHost {
