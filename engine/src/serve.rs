@@ -70,6 +70,8 @@ pub struct Served {
     pub cancel: CancelToken,
     /// How to serve further connections over the same streams; `None` if that is not possible.
     pub more: Option<ServeMore>,
+    /// What its sessions use.
+    usage: memory::Usage,
 }
 
 /// Serves further connections over the streams of one.
@@ -116,7 +118,16 @@ pub enum RepositoryKind {
 impl Served {
     /// A description without a database and locks.
     pub fn new(storage: ServedStorage, options: Box<dyn ServedOptions>, cancel: CancelToken) -> Self {
-        Served { storage, options, database: None, locks: None, block_bytes: BLOCK_BYTES_DEFAULT, cancel, more: None }
+        Served {
+            storage,
+            options,
+            database: None,
+            locks: None,
+            block_bytes: BLOCK_BYTES_DEFAULT,
+            cancel,
+            more: None,
+            usage: memory::Usage::of_connection(),
+        }
     }
 }
 

@@ -32,8 +32,9 @@ pub const HEADER_BYTES: usize = 9;
 pub const FRAME_BYTES_MAX: usize = 128 << 10;
 /// What a client may send on a channel before the server gives anything back, in bytes.
 pub const WINDOW_BYTES: u32 = 4 << 20;
-/// The most channels of a connection at a time, with channel 0.
-pub const CHANNELS_MAX: usize = 64;
+/// The most channels of a connection at a time, with channel 0. Each is as much work for the server as a process of its own, so a
+/// client that needs many more has several connections.
+pub const CHANNELS_MAX: usize = 16;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

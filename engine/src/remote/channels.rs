@@ -3,6 +3,8 @@
 //! The thread that reads the answers of the first connection, which is channel 0, also gives the others their data. Nobody
 //! holds it up: the thread that reads the answers of a channel waits for nothing but them.
 
+mod output;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use protocol::channel::{CHANNELS_MAX, FRAME_BYTES_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
 
+use self::output::WayOutput;
 use super::shared::lock;
 use crate::{Error, ErrorCode, Result};
 
@@ -21,6 +24,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 const FRAMES_WAITING_MAX: usize = 16;
 /// How often a wait for room looks for the end of the way.
 const LOOK: Duration = Duration::from_secs(1);
+/// A way on which nothing moves for this time is dead for a channel that must end.
+const STALLED_MAX: Duration = Duration::from_secs(5);
 
 /// A channel on this side. It counts until both sides have ended it, as on the server.
 struct Open {
@@ -32,11 +37,16 @@ struct Open {
     is_closed: bool,
     /// Nothing comes any more.
     has_ended: bool,
+    /// Something has come.
+    has_come: bool,
+    /// The server has ended it before it greeted.
+    is_refused: Arc<AtomicBool>,
 }
 
 impl Open {
     fn new(data: Option<SyncSender<Vec<u8>>>) -> Self {
-        Open { room: WINDOW_BYTES, data, is_closed: false, has_ended: false }
+        let (room, is_refused) = (WINDOW_BYTES, Arc::default());
+        Open { room, data, is_closed: false, has_ended: false, has_come: false, is_refused }
     }
 }
 
@@ -49,8 +59,7 @@ struct Table {
 
 /// The channels of a way, and what is sent on it.
 pub(super) struct Channels {
-    /// `None` once nothing can be sent any more.
-    output: Mutex<Option<Box<dyn Write + Send>>>,
+    output: Arc<WayOutput>,
     /// Frames are sent and come. Before that, everything belongs to the first connection.
     is_framed: AtomicBool,
     table: Mutex<Table>,
@@ -64,7 +73,7 @@ impl Channels {
     /// The way that ends in this output.
     pub(super) fn new(output: Box<dyn Write + Send>) -> Arc<Self> {
         Arc::new(Channels {
-            output: Mutex::new(Some(output)),
+            output: Arc::new(WayOutput::new(output)),
             is_framed: AtomicBool::new(false),
             table: Mutex::default(),
             opening: Mutex::default(),
@@ -92,7 +101,7 @@ impl Channels {
         }
         let (sender, frames) = sync_channel(FRAMES_WAITING_MAX);
         let _order = lock(&self.opening);
-        let number = {
+        let (number, is_refused) = {
             let mut table = lock(&self.table);
             if table.open.len() >= CHANNELS_MAX {
                 return Ok(None);
@@ -101,35 +110,15 @@ impl Channels {
             let number = table.last;
             // Without a sender, its thread reads the end
             let data = Some(sender).filter(|_| !table.has_ended);
-            table.open.insert(number, Open::new(data));
-            number
+            let open = Open::new(data);
+            let is_refused = Arc::clone(&open.is_refused);
+            table.open.insert(number, open);
+            (number, is_refused)
         };
         let output = ChannelOutput { channels: Arc::clone(self), number, timeout };
-        let opened = self.send(FrameHeader { kind: FrameKind::Open, channel: number }, &[]);
+        let opened = self.output.send(FrameHeader { kind: FrameKind::Open, channel: number }, &[]);
         opened.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to open a channel", e))?;
-        Ok(Some((ChannelInput { frames, frame: Cursor::default() }, output)))
-    }
-
-    /// Sends a frame.
-    fn send(&self, header: FrameHeader, data: &[IoSlice<'_>]) -> io::Result<()> {
-        let header = header.encode();
-        self.write(|output| write_all(output, &header, data))
-    }
-
-    /// Writes to the way. Half a frame must not be continued, so nothing is sent after an error.
-    fn write<T>(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-        let mut output = lock(&self.output);
-        let Some(open) = &mut *output else { return Err(ErrorKind::BrokenPipe.into()) };
-        let written = write(open);
-        if written.as_ref().is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
-            *output = None;
-        }
-        written
-    }
-
-    /// Returns whether nothing can be sent any more.
-    pub(super) fn is_broken(&self) -> bool {
-        lock(&self.output).is_none()
+        Ok(Some((ChannelInput { frames, frame: Cursor::default(), is_refused }, output)))
     }
 
     /// Takes at most so many bytes of the room of a channel, and waits until there is some.
@@ -155,18 +144,30 @@ impl Channels {
         }
     }
 
-    /// Ends a channel on this side. `kind` tells the server so.
-    pub(super) fn close(&self, number: u32, kind: FrameKind) {
+    /// Ends a channel whose server has nothing more to do. Waits for nothing.
+    pub(super) fn finish(&self, number: u32) {
+        self.close(number, FrameKind::End);
+    }
+
+    /// Ends a channel, and what the server does for it. Returns whether the way is dead: the server can't be told, or not within
+    /// some time.
+    pub(super) fn abort(&self, number: u32) -> bool {
+        let told = self.close(number, FrameKind::Abort);
+        told.is_some_and(|frame| !self.output.wait(frame, STALLED_MAX)) || self.output.is_broken()
+    }
+
+    /// Ends a channel on this side, and has the server told so. Returns the number of the frame; `None` for
+    /// a channel that was ended before.
+    fn close(&self, number: u32, kind: FrameKind) -> Option<u64> {
         let mut table = lock(&self.table);
-        let Some(open) = table.open.get_mut(&number).filter(|open| !open.is_closed) else { return };
+        let open = table.open.get_mut(&number).filter(|open| !open.is_closed)?;
         (open.is_closed, open.data) = (true, None);
         if open.has_ended {
             table.open.remove(&number);
         }
         drop(table);
-        // The server may have left
-        let _ = self.send(FrameHeader { kind, channel: number }, &[]);
         self.changed.notify_all();
+        Some(self.output.give(FrameHeader { kind, channel: number }))
     }
 
     /// The way has ended, and with it all channels.
@@ -189,7 +190,13 @@ impl Channels {
         let open = table.open.get_mut(&header.channel);
         match header.kind {
             FrameKind::Data(size) if header.channel == 0 => Ok(Accepted::Own(size)),
-            FrameKind::Data(size) => Ok(Accepted::Data(size, open.and_then(|open| open.data.clone()))),
+            FrameKind::Data(size) => {
+                let to = open.and_then(|open| {
+                    open.has_come = true;
+                    open.data.clone()
+                });
+                Ok(Accepted::Data(size, to))
+            }
             FrameKind::Room(bytes) => {
                 if let Some(open) = open {
                     let room = open.room.checked_add(bytes).filter(|room| *room <= WINDOW_BYTES);
@@ -205,6 +212,7 @@ impl Channels {
             FrameKind::End => {
                 // That of channel 0 comes before the end of the way, which has the reason
                 if let Some(open) = open {
+                    open.is_refused.store(!open.has_come, Ordering::SeqCst);
                     (open.has_ended, open.data) = (true, None);
                     if open.is_closed {
                         table.open.remove(&header.channel);
@@ -226,23 +234,6 @@ enum Accepted {
     /// So many bytes for another channel; `None` if nobody waits for them.
     Data(usize, Option<SyncSender<Vec<u8>>>),
     Nothing,
-}
-
-/// Writes all of a frame.
-fn write_all(output: &mut dyn Write, header: &[u8], data: &[IoSlice<'_>]) -> io::Result<()> {
-    let mut slices = Vec::with_capacity(data.len() + 1);
-    slices.push(IoSlice::new(header));
-    slices.extend_from_slice(data);
-    let mut rest = &mut slices[..];
-    while !rest.is_empty() {
-        match output.write_vectored(rest) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// What comes from the server. Reading it returns what is for the first connection, and gives the other channels their data.
@@ -363,7 +354,7 @@ impl Write for ChannelOutput {
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         if !self.channels.is_framed() {
-            return self.channels.write(|output| output.write_vectored(buffers));
+            return self.channels.output.write(buffers);
         }
         let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         if wanted == 0 {
@@ -380,7 +371,7 @@ impl Write for ChannelOutput {
                 break;
             }
         }
-        self.channels.send(FrameHeader { kind: FrameKind::Data(size), channel: self.number }, &slices)?;
+        self.channels.output.send(FrameHeader { kind: FrameKind::Data(size), channel: self.number }, &slices)?;
         Ok(size)
     }
 
@@ -392,7 +383,7 @@ impl Write for ChannelOutput {
 impl Drop for ChannelOutput {
     fn drop(&mut self) {
         if self.number == 0 {
-            *lock(&self.channels.output) = None;
+            self.channels.output.close();
         }
     }
 }
@@ -401,6 +392,8 @@ impl Drop for ChannelOutput {
 pub(super) struct ChannelInput {
     frames: Receiver<Vec<u8>>,
     frame: Cursor<Vec<u8>>,
+    /// The server has ended the channel before it greeted: it can't serve one more, as long as the way has not ended.
+    pub(super) is_refused: Arc<AtomicBool>,
 }
 
 impl BufRead for ChannelInput {

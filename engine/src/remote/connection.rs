@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use protocol::channel::FrameKind;
 use protocol::options::ConfigRequest;
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
@@ -24,6 +23,7 @@ use super::received::Received;
 use super::shared::{End, Reply, Shared, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
+use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// How often a wait looks for a cancellation.
@@ -127,13 +127,13 @@ impl Link for ChannelLink {
     }
 
     fn finish(&mut self, _: Duration) {
-        // Nobody needs what the server still does, and its locks belong to the first connection
-        self.channels.close(self.number, FrameKind::End);
+        // The server's locks belong to the first connection
+        self.channels.finish(self.number);
     }
 
     fn kill(&mut self) {
-        self.channels.close(self.number, FrameKind::Abort);
-        if self.channels.is_broken() {
+        if self.channels.abort(self.number) {
+            // A thread may be blocked while it sends
             lock(&self.parent.shared.link).kill();
         }
     }
@@ -178,13 +178,15 @@ impl Connection {
         Self::greeted(settings, beginning, Streams { link, input, output, channels: Some(channels) })
     }
 
-    /// Opens a connection over the way of this one; `None` if that can carry no more. It ends this one only after itself.
+    /// Opens a connection over the way of this one; `None` if that can carry no more, or the server can't serve one more. It ends
+    /// this one only after itself.
     ///
     /// # Errors
     /// The error that ended this connection, or with which the server refuses.
     pub(crate) fn open_channel(self: &Arc<Self>, settings: &RemoteSettings) -> Result<Option<Arc<Self>>> {
         let Some(channels) = &self.channels else { return Ok(None) };
         let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
+        let is_refused = Arc::clone(&input.is_refused);
         let link = ChannelLink { parent: Arc::clone(self), channels: Arc::clone(channels), number: output.number };
         let streams =
             Streams { link: Box::new(link), input: Box::new(input), output: Box::new(output), channels: None };
@@ -193,7 +195,13 @@ impl Connection {
             Way::Tls { .. } => "tls",
         };
         let offered = Capabilities::own().without(Capability::Channels);
-        Self::greeted(settings, Beginning { kind, arguments: None, offered }, streams).map(Some)
+        match Self::greeted(settings, Beginning { kind, arguments: None, offered }, streams) {
+            Err(error) if is_refused.load(Ordering::SeqCst) && !self.has_ended() => {
+                crate::debug!("no further channel: {error}");
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
     }
 
     fn greeted(settings: &RemoteSettings, beginning: Beginning<'_>, streams: Streams) -> Result<Arc<Self>> {
@@ -212,7 +220,14 @@ impl Connection {
         let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
         let way = connection.channels.clone();
         connection.start_thread("remote-read", move |shared| {
-            collected.during(|| read(input, &sender, shared, &name));
+            let read = caught(|| {
+                collected.during(|| read(input, &sender, shared, &name));
+                Ok(())
+            });
+            if let Err(error) = read {
+                shared.fail(&End::of(error));
+                lock(&shared.link).kill();
+            }
             // Whoever waits on another channel finds the error of this one
             way.inspect(|way| way.end());
         })?;
@@ -228,20 +243,30 @@ impl Connection {
             }
         })?;
         let connection = Arc::new(connection);
+        let agreed = connection.agree(&beginning);
+        if agreed.is_ok() {
+            let _ = ready.send(());
+        }
+        // Before the connection, which waits for its threads
+        drop(ready);
+        agreed.map(|()| connection)
+    }
+
+    /// Sends the command line and what is offered, and takes what both sides can do.
+    fn agree(self: &Arc<Self>, beginning: &Beginning<'_>) -> Result<()> {
         if let Some(arguments) = beginning.arguments {
             let arguments = arguments.iter().map(String::as_str).collect();
-            connection.call(&Call::Config(ConfigRequest { arguments }))?;
+            self.call(&Call::Config(ConfigRequest { arguments }))?;
         }
         // pgBackRest passes over what is offered, and answers without data
-        let answer = connection.call(&Call::Offer(beginning.offered.clone()))?;
+        let answer = self.call(&Call::Offer(beginning.offered.clone()))?;
         let common = beginning.offered.common(&Capabilities::decode(answer.data())?);
-        connection.shared.has_warnings.store(common.has(Capability::Warnings), Ordering::Relaxed);
-        if let Some(channels) = connection.channels.as_ref().filter(|_| common.has(Capability::Channels)) {
+        self.shared.has_warnings.store(common.has(Capability::Warnings), Ordering::Relaxed);
+        if let Some(channels) = self.channels.as_ref().filter(|_| common.has(Capability::Channels)) {
             channels.begin();
         }
-        let _ = connection.capabilities.set(common);
-        let _ = ready.send(());
-        Ok(connection)
+        let _ = self.capabilities.set(common);
+        Ok(())
     }
 
     /// Returns the shortest time that an answer took.
@@ -364,19 +389,29 @@ impl Drop for Connection {
     fn drop(&mut self) {
         *lock(&self.shared.stop.0) = true;
         self.shared.stop.1.notify_all();
-        let is_well = lock(&self.shared.queue).end.is_none();
-        // Nobody else sends any more, except the thread that keeps the connection alive
-        let writer = lock(&self.shared.output).writer.take();
-        if let Some(mut writer) = writer.filter(|_| is_well) {
-            // The end of what is sent says the same
-            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut writer);
-            drop(writer);
-            lock(&self.shared.link).finish(EXIT_WAIT);
-        } else {
+        let is_well = {
+            let queue = lock(&self.shared.queue);
+            // Nobody needs what the server still does for a channel. It may wait to be sent, too
+            let is_idle = self.channels.is_some() || queue.waiting.is_empty();
+            queue.end.is_none() && is_idle
+        };
+        if !is_well {
             // The threads are not waited for: a process that the client started may keep its output open
             lock(&self.shared.link).kill();
             return;
         }
+        // Nobody else sends any more, except the thread that keeps the connection alive
+        let writer = lock(&self.shared.output).writer.take();
+        let Some(mut writer) = writer else {
+            lock(&self.shared.link).kill();
+            return;
+        };
+        if self.channels.is_some() {
+            // The end of what is sent says the same, which is all that a channel sends: it waits for no other one
+            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut writer);
+        }
+        drop(writer);
+        lock(&self.shared.link).finish(EXIT_WAIT);
         for thread in self.threads.drain(..) {
             // A thread that panicked needs nothing more
             let _ = thread.join();

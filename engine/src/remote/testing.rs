@@ -1,6 +1,6 @@
 //! Connections within a test: the server is a thread.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -91,6 +91,15 @@ pub(crate) fn serve_data_watched(
     path: &Path,
     begin: impl Fn(&CancelToken) + Send + Sync + 'static,
 ) -> Result<()> {
+    serve_data_over((stream.try_clone().unwrap(), stream), path, begin)
+}
+
+/// Does the same over a pair of streams.
+pub(crate) fn serve_data_over(
+    streams: (impl Read, impl Write + Send),
+    path: &Path,
+    begin: impl Fn(&CancelToken) + Send + Sync + 'static,
+) -> Result<()> {
     let mut served = served_data(path, &CancelToken::new());
     let path = path.to_owned();
     let serve = Box::new(move |cancel: &CancelToken| {
@@ -98,7 +107,7 @@ pub(crate) fn serve_data_watched(
         Ok(served_data(&path, cancel))
     });
     served.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
-    Server::greet(stream.try_clone().unwrap(), stream)?.serve(served)
+    Server::greet(streams.0, streams.1)?.serve(served)
 }
 
 /// A server that answers as the test says.

@@ -74,12 +74,16 @@ fn server_of_a_later_version_does_what_both_know() {
 
 #[test]
 fn server_that_refuses_is_not_used() {
-    let connection = connect(|stream| {
-        let mut script = Script::new(stream);
-        script.read();
-        script.refuse(&crate::Error::new(ErrorCode::Stop, "stop file exists"));
-    });
-    assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
+    // One that ends, and one that waits for the client's end, for which the client once waited
+    for waits in [false, true] {
+        let connection = connect(move |stream| {
+            let mut script = Script::new(stream);
+            script.read();
+            script.refuse(&crate::Error::new(ErrorCode::Stop, "stop file exists"));
+            while waits && script.read().is_some() {}
+        });
+        assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
+    }
 }
 
 /// What a server sends to a client that begins with these bytes, up to the end.

@@ -1,69 +1,34 @@
 //! Serves further connections over the streams of one, for a client that is rbr ([`protocol::channel`]).
 //!
 //! One thread reads frames. Each channel has a thread of its own, which serves like a process of its own would. What a channel has
-//! not read yet is limited, because the client gets room only for what was read.
+//! not read yet is limited, because the client gets room only for what was read. What all of them use together is limited, too
+//! ([`Usage::of_channels`]).
 
-use std::collections::{BTreeMap, VecDeque};
+mod inbox;
+
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, ErrorKind, IoSlice, Read, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, Scope};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use protocol::Capabilities;
 use protocol::channel::{CHANNELS_MAX, FRAME_BYTES_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
 
-use super::connection::Server;
+use self::inbox::{Inbox, copy};
+use super::connection::{Server, send_error};
+use super::memory::Usage;
 use super::{ServeMore, Served};
+use crate::work::thread;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The size of the buffer between the streams and frames.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Bytes that a channel reads before the client gets room for as many.
 const GIVEN_BACK_AT: u32 = WINDOW_BYTES / 4;
-/// How often a channel without requests looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(500);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a client has sent on a channel.
-#[derive(Default)]
-struct Inbox {
-    state: Mutex<InboxState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct InboxState {
-    frames: VecDeque<Vec<u8>>,
-    /// Bytes that the client has sent and that it was not given back.
-    used: u32,
-    has_ended: bool,
-}
-
-impl Inbox {
-    /// Adds what came.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Protocol`] if the client had no room for it.
-    fn push(&self, frame: Vec<u8>) -> Result<()> {
-        let mut state = lock(&self.state);
-        let size = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let used = state.used.checked_add(size).filter(|used| *used <= WINDOW_BYTES);
-        state.used = used.ok_or_else(|| Error::new(ErrorCode::Protocol, "client sent more than there is room for"))?;
-        if !state.has_ended {
-            state.frames.push_back(frame);
-        }
-        drop(state);
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    fn end(&self) {
-        lock(&self.state).has_ended = true;
-        self.changed.notify_all();
-    }
 }
 
 /// A channel that is open, as the thread that reads sees it.
@@ -74,30 +39,72 @@ struct Open {
 
 /// What all channels of a connection share.
 struct Way<W> {
-    output: Mutex<W>,
+    /// `None` once nothing can be sent any more.
+    output: Mutex<Option<W>>,
     open: Mutex<BTreeMap<u32, Open>>,
+    /// Ends all channels.
+    cancel: CancelToken,
+    /// The first error that ended all channels.
+    failure: Mutex<Option<Arc<Error>>>,
+    /// What all channels use.
+    usage: Usage,
     /// The longest time without a request on a channel.
     silence_max: Duration,
 }
 
 impl<W: Write> Way<W> {
-    /// Sends a frame.
+    fn new(output: W, cancel: CancelToken, silence_max: Duration) -> Self {
+        Way {
+            output: Mutex::new(Some(output)),
+            open: Mutex::default(),
+            cancel,
+            failure: Mutex::default(),
+            usage: Usage::of_channels(),
+            silence_max,
+        }
+    }
+
+    /// Ends all channels because of an error. The first one counts.
+    fn fail(&self, error: &Error) {
+        let error = Arc::clone(lock(&self.failure).get_or_insert_with(|| Arc::new(copy(error))));
+        // Before the token, which knows no reason
+        lock(&self.open).values().for_each(|open| open.inbox.fail(&error));
+        self.cancel.cancel();
+    }
+
+    /// The client sends no more. Channel 0 does what it was asked for, because its last request says that the client ends.
+    /// Nobody waits for the others.
+    fn end_input(&self) {
+        for (channel, open) in &*lock(&self.open) {
+            open.inbox.end();
+            if *channel != 0 {
+                open.cancel.cancel();
+            }
+        }
+    }
+
+    /// Sends a frame. Half a frame must not be continued, so an error ends all channels.
     fn send(&self, header: FrameHeader, data: &[IoSlice<'_>]) -> io::Result<()> {
         let header = header.encode();
         let mut slices = Vec::with_capacity(data.len() + 1);
         slices.push(IoSlice::new(&header));
         slices.extend_from_slice(data);
         let mut output = lock(&self.output);
-        let mut rest = &mut slices[..];
-        while !rest.is_empty() {
-            match output.write_vectored(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut rest, written),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        output.flush()
+        let Some(open) = &mut *output else {
+            let failure = lock(&self.failure).as_ref().map(|error| copy(error).into());
+            return Err(failure.unwrap_or_else(|| ErrorKind::BrokenPipe.into()));
+        };
+        let Err(error) = write_all(open, &mut slices) else { return Ok(()) };
+        *output = None;
+        drop(output);
+        let error = Error::from_io(ErrorCode::FileWrite, "unable to write frame", error);
+        self.fail(&error);
+        Err(error.into())
+    }
+
+    /// Returns whether nothing can be sent any more.
+    fn is_broken(&self) -> bool {
+        lock(&self.output).is_none()
     }
 
     /// The streams of a channel.
@@ -115,12 +122,32 @@ impl<W: Write> Way<W> {
         (Box::new(input), Box::new(Output { way: self, channel }))
     }
 
+    /// Answers on a channel with an error.
+    fn refuse(&self, channel: u32, error: &Error) {
+        // A client that is gone needs nothing
+        let _ = send_error(&mut Output { way: self, channel }, error);
+    }
+
     /// Forgets a channel, and tells the client.
     fn close(&self, channel: u32) {
         lock(&self.open).remove(&channel);
         // A client that is gone needs nothing
         let _ = self.send(FrameHeader { kind: FrameKind::End, channel }, &[]);
     }
+}
+
+/// Writes all of a frame.
+fn write_all(output: &mut impl Write, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut rest = slices;
+    while !rest.is_empty() {
+        match output.write_vectored(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    output.flush()
 }
 
 /// What the client sends on a channel.
@@ -138,32 +165,17 @@ struct ChannelInput<'a, W> {
 impl<W: Write> ChannelInput<'_, W> {
     /// Waits for the next frame. Returns whether there is one.
     fn next(&mut self) -> Result<bool> {
-        let begun = Instant::now();
-        let mut state = lock(&self.inbox.state);
-        loop {
-            if let Some(frame) = state.frames.pop_front() {
-                self.read += u32::try_from(frame.len()).unwrap_or(u32::MAX);
-                (self.frame, self.begin) = (frame, 0);
-                break;
-            }
-            if state.has_ended {
-                return Ok(false);
-            }
-            self.cancel.check()?;
-            if begun.elapsed() >= self.way.silence_max {
-                let limit = self.way.silence_max.as_millis();
-                let text = format!("timeout after {limit}ms waiting for read from channel {}", self.channel);
-                return Err(Error::new(ErrorCode::FileRead, text));
-            }
-            state = self.inbox.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let (silence_max, channel) = (self.way.silence_max, self.channel);
+        let silent = || format!("timeout after {}ms waiting for read from channel {channel}", silence_max.as_millis());
+        let Some(frame) = self.inbox.next(&self.cancel, silence_max, silent)? else { return Ok(false) };
+        self.read += u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        (self.frame, self.begin) = (frame, 0);
         if self.read < GIVEN_BACK_AT {
             return Ok(true);
         }
         let room = std::mem::take(&mut self.read);
-        state.used -= room;
-        drop(state);
-        let header = FrameHeader { kind: FrameKind::Room(room), channel: self.channel };
+        self.inbox.give_back(room);
+        let header = FrameHeader { kind: FrameKind::Room(room), channel };
         self.way.send(header, &[]).map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write frame", e))?;
         Ok(true)
     }
@@ -216,41 +228,43 @@ impl<W: Write> Write for Output<'_, W> {
 /// or channel 0 has failed.
 ///
 /// # Errors
-/// Those of channel 0; [`ErrorCode::Protocol`] and [`ErrorCode::Format`] for frames that are not valid.
+/// The first error of channel 0, of reading and of sending: [`ErrorCode::Protocol`] and [`ErrorCode::Format`] for frames that
+/// are not valid.
 pub(super) fn serve<'w>(
     streams: (Box<dyn Read + 'w>, Box<dyn Write + Send + 'w>),
-    served: Served,
+    mut served: Served,
     common: Capabilities,
     more: &ServeMore,
 ) -> Result<()> {
     let (input, output) = streams;
-    let cancel = served.cancel.clone();
-    let way = Way { output: Mutex::new(output), open: Mutex::default(), silence_max: more.silence_max };
+    let way = Way::new(output, served.cancel.clone(), more.silence_max);
+    served.usage = way.usage.clone();
     std::thread::scope(|scope| {
-        let inbox = Arc::new(Inbox::default());
-        lock(&way.open).insert(0, Open { inbox: Arc::clone(&inbox), cancel: cancel.clone() });
-        let (way, stop) = (&way, &cancel);
+        let (way, inbox) = (&way, Arc::new(Inbox::default()));
+        lock(&way.open).insert(0, Open { inbox: Arc::clone(&inbox), cancel: way.cancel.clone() });
         let first = start(scope, "channel-0", move || {
-            let (input, output) = way.streams(0, &inbox, stop);
-            let result = Server::over(input, output).serve_all(served, common);
-            if result.is_err() {
-                // Ends this side's reading, and what other channels do
-                stop.cancel();
-            }
+            let (input, output) = way.streams(0, &inbox, &way.cancel);
+            let result = thread::caught(|| Server::over(input, output).serve_all(served, common));
+            // Ends this side's reading, and what other channels do
+            result.as_ref().err().inspect(|error| way.fail(error));
             way.close(0);
             result
-        })?;
+        });
+        let first = first.inspect_err(|error| way.refuse(0, error))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let read = Demux { way, input, last: 0, more, cancel: stop }.run(scope);
-        for open in lock(&way.open).values() {
-            open.inbox.end();
-            if read.is_err() {
-                open.cancel.cancel();
-            }
+        let read = Demux { way, input, last: 0, more }.run(scope);
+        match &read {
+            Ok(()) => way.end_input(),
+            Err(error) => way.fail(error),
         }
         let first = first.join().map_err(|_| Error::new(ErrorCode::Assert, "thread of channel 0 panicked"))?;
-        // The reading ends with an error because channel 0 has one
-        first.and(read)
+        match (first, read) {
+            // A client that has left in order needs no more answers
+            (Ok(()), Err(_)) if way.is_broken() => Ok(()),
+            (Ok(()), read) => read,
+            // One of them failed because of the other
+            (Err(error), _) => Err(lock(&way.failure).as_ref().map_or(error, |first| copy(first))),
+        }
     })
 }
 
@@ -258,9 +272,27 @@ fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
     body: impl FnOnce() -> T + Send + 'scope,
-) -> Result<std::thread::ScopedJoinHandle<'scope, T>> {
-    let started = Builder::new().name(name.to_owned()).spawn_scoped(scope, body);
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let started = thread::start(scope, name, body);
     started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))
+}
+
+/// Serves a channel that the client has opened.
+fn serve_channel<W: Write + Send>(
+    streams: (Box<dyn Read + '_>, Box<dyn Write + Send + '_>),
+    way: &Way<W>,
+    more: &ServeMore,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let served = thread::caught(|| (more.serve)(cancel));
+    let mut server = Server::greet(streams.0, streams.1)?;
+    match served {
+        Ok(served) => server.serve(Served { usage: way.usage.clone(), ..served }),
+        Err(error) => {
+            server.refuse(&error)?;
+            Err(error)
+        }
+    }
 }
 
 /// Reads frames.
@@ -270,7 +302,6 @@ struct Demux<'env, R, W> {
     /// The number of the newest channel.
     last: u32,
     more: &'env ServeMore,
-    cancel: &'env CancelToken,
 }
 
 impl<'env, R: Read, W: Write + Send> Demux<'env, R, W> {
@@ -314,12 +345,14 @@ impl<'env, R: Read, W: Write + Send> Demux<'env, R, W> {
                 // This side may have closed the channel
                 open.map_or(Ok(()), |(inbox, _)| inbox.push(frame))
             }
-            FrameKind::End | FrameKind::Abort => {
+            FrameKind::End => {
+                open.inspect(|(inbox, _)| inbox.end());
+                Ok(())
+            }
+            FrameKind::Abort => {
                 if let Some((inbox, cancel)) = open {
-                    inbox.end();
-                    if header.kind == FrameKind::Abort {
-                        cancel.cancel();
-                    }
+                    cancel.cancel();
+                    inbox.abort();
                 }
                 Ok(())
             }
@@ -333,7 +366,7 @@ impl<'env, R: Read, W: Write + Send> Demux<'env, R, W> {
         if channel <= self.last {
             return Err(Error::new(ErrorCode::Protocol, format!("channel {channel} was opened before")));
         }
-        let (inbox, cancel) = (Arc::new(Inbox::default()), self.cancel.child());
+        let (inbox, cancel) = (Arc::new(Inbox::default()), self.way.cancel.child());
         {
             let mut open = lock(&self.way.open);
             if open.len() >= CHANNELS_MAX {
@@ -343,21 +376,30 @@ impl<'env, R: Read, W: Write + Send> Demux<'env, R, W> {
         }
         self.last = channel;
         let (way, more) = (self.way, self.more);
-        start(scope, &format!("channel-{channel}"), move || {
-            let (input, output) = way.streams(channel, &inbox, &cancel);
-            let served = (more.serve)(&cancel);
-            let result = served.and_then(|served| Server::greet(input, output)?.serve(served));
-            if let Err(error) = result {
-                crate::debug!("channel {channel}: {error}");
+        let started = start(scope, &format!("channel-{channel}"), move || {
+            let streams = way.streams(channel, &inbox, &cancel);
+            match thread::caught(|| serve_channel(streams, way, more, &cancel)) {
+                Ok(()) => {}
+                // A client that has ended the channel waits for nothing more
+                Err(error) if inbox.has_left() => crate::debug!("channel {channel}: {error}"),
+                Err(error) => crate::error!(error.code, "channel {channel}: {error}"),
             }
             way.close(channel);
-        })
-        .map(drop)
+        });
+        // The others go on. The client sees that this one ends before it greets
+        started.map(drop).unwrap_or_else(|error| {
+            crate::warn!("channel {channel} is refused: {error}");
+            way.close(channel);
+        });
+        Ok(())
     }
 }
 
 fn read_error(error: io::Error) -> Error {
-    Error::from_io(ErrorCode::FileRead, "unable to read frame", error)
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Error::new(ErrorCode::Format, "unexpected EOF"),
+        _ => Error::from_io(ErrorCode::FileRead, "unable to read frame", error),
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use protocol::{Call, Capabilities, Capability, Dialect};
 use super::handlers::Handlers;
 use super::{Served, ServedLocks, channels};
 use crate::log::WarningInbox;
+use crate::work::thread::caught;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest request, in bytes. pgBackRest's largest ones contain a block of `buffer-size`, which is at most 16 MiB, or
@@ -162,7 +163,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     // Whichever call waits gets it. A client that is gone gets nothing
-                    let _ = send(&mut self.output, &AnswerMessage::encode_error(None, &ErrorAnswer::from(&error)));
+                    let _ = send_error(&mut self.output, &error);
                     return Err(error);
                 }
             }
@@ -202,10 +203,11 @@ impl<R: Read, W: Write + Send> Server<R, W> {
         let call = handlers.decode(&request, self.dialect);
         let reply = call.and_then(|call| match call {
             Call::Exit => Ok(None),
-            call => match warned {
+            // A panic ends the connection with an answer
+            call => caught(|| match warned {
                 Some(warned) => warned.during(|| handlers.handle(&call, request.session)),
                 None => handlers.handle(&call, request.session),
-            }
+            })
             .map(Some),
         });
         let warnings = warned.map(WarningInbox::take).unwrap_or_default();
@@ -222,6 +224,11 @@ impl<R: Read, W: Write + Send> Server<R, W> {
         send(&mut self.output, &message)?;
         Ok(true)
     }
+}
+
+/// Sends an error that is the answer to whichever call waits.
+pub(super) fn send_error(output: &mut impl Write, error: &Error) -> Result<()> {
+    send(output, &AnswerMessage::encode_error(None, &ErrorAnswer::from(error)))
 }
 
 fn send(output: &mut impl Write, message: &Packed<'_>) -> Result<()> {

@@ -8,7 +8,6 @@ mod convert;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -20,8 +19,7 @@ use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
 use super::files::Files;
-use super::handlers::too_many;
-use super::memory::{Budget, CountedMemory, ThreadMemory, too_much_memory};
+use super::memory::{CountedMemory, Usage};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
@@ -40,22 +38,11 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Workers {
     /// The right to compute.
     slots: Arc<Slots>,
-    running: Arc<AtomicUsize>,
-    memory: ThreadMemory,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { slots: Slots::new(1), running: Arc::default(), memory: ThreadMemory::default() }
-    }
-}
-
-/// A worker that runs. Its number goes down when it ends.
-struct Running(Arc<AtomicUsize>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        Workers { slots: Slots::new(1) }
     }
 }
 
@@ -108,7 +95,6 @@ pub(super) struct WorkerSession {
     rest: (Vec<u8>, usize),
     is_running: bool,
     cancel: CancelToken,
-    memory: ThreadMemory,
     page_size: u32,
 }
 
@@ -125,11 +111,6 @@ impl Drop for WorkerSession {
 }
 
 impl Workers {
-    /// The memory that the workers and their jobs may use, also of those that are about to end.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.memory.bytes()
-    }
-
     /// Starts a worker.
     ///
     /// # Errors
@@ -139,26 +120,18 @@ impl Workers {
         &self,
         request: &WorkerRequest<'_>,
         data_dir: DataDir,
-        budget: &Budget,
+        usage: &Usage,
         cancel: &CancelToken,
     ) -> Result<WorkerSession> {
-        let memory_bytes = convert::worker_memory_bytes(request)?;
-        if memory_bytes > budget.memory_bytes_left {
-            return Err(too_much_memory());
-        }
+        let memory = usage.memory.count(convert::worker_memory_bytes(request)?)?;
         let (rules, version_force) = (convert::rules(request)?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
-        if self.running.fetch_add(1, Ordering::Relaxed) >= WORKERS_MAX {
-            drop(Running(Arc::clone(&self.running)));
-            return Err(too_many("workers"));
-        }
-        let running = Running(Arc::clone(&self.running));
+        let counted = (usage.workers.take(WORKERS_MAX, "workers")?, memory);
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
         let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
-        let counted = (running, self.memory.count(memory_bytes));
         let body = move || {
             let _counted = counted;
             let turn = slots.turn();
@@ -191,7 +164,6 @@ impl Workers {
             rest: (Vec::new(), 0),
             is_running: false,
             cancel,
-            memory: self.memory.clone(),
             page_size: request.page_size,
         })
     }
@@ -203,14 +175,11 @@ impl WorkerSession {
     /// # Errors
     /// [`ErrorCode::Protocol`] if it still has one, [`ErrorCode::Access`] for a file out of reach, [`ErrorCode::Memory`] if
     /// the job needs too much, and others for parameters that are not valid.
-    pub(super) fn begin(&mut self, request: &JobRequest<'_>, files: &Files, budget: &Budget) -> Result<()> {
+    pub(super) fn begin(&mut self, request: &JobRequest<'_>, files: &Files, usage: &Usage) -> Result<()> {
         if self.is_running {
             return Err(Error::new(ErrorCode::Protocol, "worker has a job already"));
         }
-        let bytes = convert::job_memory_bytes(request);
-        if bytes > budget.memory_bytes_left {
-            return Err(too_much_memory());
-        }
+        let memory = usage.memory.count(convert::job_memory_bytes(request))?;
         // Before anything is opened
         request.files.iter().try_for_each(|file| files.check_name(file.name))?;
         let job = convert::job(request, self.page_size)?;
@@ -218,7 +187,7 @@ impl WorkerSession {
             let map = file.blocks.as_ref()?.prior_map?;
             Some((file.name.into(), map.to_vec()))
         });
-        let job = OwnedJob { job, maps: maps.collect(), _memory: self.memory.count(bytes) };
+        let job = OwnedJob { job, maps: maps.collect(), _memory: memory };
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {
             return Err(Error::new(ErrorCode::Assert, "worker has ended"));

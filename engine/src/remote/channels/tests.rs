@@ -1,16 +1,21 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use protocol::channel::{CHANNELS_MAX, FrameHeader, FrameKind, WINDOW_BYTES};
-use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest};
+use protocol::copy::WorkerRequest;
+use protocol::filter::{Codec, Digest, Filter};
+use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest, ReadRequest};
 use protocol::{Call, Capabilities, Capability};
 
-use crate::remote::testing::{Script, connect_with_channels, serve_data, serve_data_watched, thread_settings};
+use crate::remote::testing::{
+    Script, connect_with_channels, serve_data, serve_data_over, serve_data_watched, thread_settings,
+};
 use crate::remote::{Connection, RemoteSettings};
-use crate::{CancelToken, ErrorCode};
+use crate::{CancelToken, ErrorCode, Result};
 
 /// A connection to a directory that has these files.
 fn connect(names: &[&str]) -> (tempfile::TempDir, Arc<Connection>) {
@@ -227,7 +232,7 @@ fn error_after(frames: &[u8]) -> crate::Error {
         script.answer(Some(Capabilities::own().encode()));
         // Frames come after the first one of the client
         let mut header = [0];
-        std::io::Read::read_exact(&mut stream, &mut header).unwrap();
+        stream.read_exact(&mut header).unwrap();
         stream.write_all(&frames).unwrap();
         std::thread::sleep(Duration::from_secs(20));
     })
@@ -245,4 +250,192 @@ fn frames_of_a_hostile_server_are_refused() {
     assert_eq!(error_after(&frame(FrameKind::Open, 0)).code, ErrorCode::Protocol);
     assert_eq!(error_after(&frame(FrameKind::Abort, 0)).code, ErrorCode::Protocol);
     assert_eq!(error_after(&[9; 9]).code, ErrorCode::Format);
+}
+
+#[test]
+fn channel_that_panics_is_an_error_at_once_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, panics) = (dir.path().to_owned(), Arc::new(AtomicBool::new(false)));
+    let (is_now, (sender, result)) = (Arc::clone(&panics), channel());
+    let first = connect_with_channels(move |stream| {
+        let begin = move |_: &CancelToken| assert!(!is_now.load(Ordering::SeqCst), "a fault of the test");
+        sender.send(serve_data_watched(stream, &path, begin)).unwrap();
+    })
+    .unwrap();
+    first.call(&Call::Features).unwrap();
+    let other = open(&first);
+    panics.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let error = first.open_channel(&thread_settings()).err().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(error.code, ErrorCode::Assert);
+    assert!(error.message.ends_with("worker failed: a fault of the test"), "{error}");
+    panics.store(false, Ordering::SeqCst);
+    assert!(exists(&other, dir.path()) && exists(&open(&first), dir.path()));
+    drop((other, first));
+    result.recv().unwrap().unwrap();
+}
+
+/// What the server reads, unless it is told not to.
+struct Stalling {
+    stream: UnixStream,
+    stalls: Arc<AtomicBool>,
+}
+
+impl Read for Stalling {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.stalls.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Little, so that it does not read far ahead
+        let size = buffer.len().min(64);
+        self.stream.read(&mut buffer[..size])
+    }
+}
+
+/// A connection to a server that reads nothing while it is told so.
+fn connect_stalling() -> (tempfile::TempDir, Arc<Connection>, Arc<AtomicBool>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, stalls) = (dir.path().to_owned(), Arc::new(AtomicBool::new(false)));
+    let is_now = Arc::clone(&stalls);
+    let first = connect_with_channels(move |stream| {
+        let input = Stalling { stream: stream.try_clone().unwrap(), stalls: is_now };
+        drop(serve_data_over((input, stream), &path, |_| {}));
+    })
+    .unwrap();
+    first.call(&Call::Features).unwrap();
+    (dir, first, stalls)
+}
+
+/// Has the server read nothing more.
+fn stall(first: &Arc<Connection>, stalls: &AtomicBool) {
+    stalls.store(true, Ordering::SeqCst);
+    // It may wait for this one already
+    drop(first.send(&Call::Noop, None).unwrap());
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// More than a socket takes, and less than a channel may send.
+fn long_path(dir: &tempfile::TempDir) -> String {
+    format!("{}/{}", dir.path().display(), "x".repeat(3 << 20))
+}
+
+#[test]
+fn cancel_of_a_channel_waited_for_the_blocked_write_of_another_one() {
+    let (dir, first, stalls) = connect_stalling();
+    let (blocked, cancelled) = (open(&first), open(&first));
+    stall(&first, &stalls);
+    let answer = cancelled.send(&Call::Noop, None).unwrap();
+    let path = long_path(&dir);
+    let request = Call::Info(InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
+    std::thread::scope(|scope| {
+        let sends = scope.spawn(|| blocked.call(&request).map(drop));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!sends.is_finished());
+        let (token, begun) = (CancelToken::new(), Instant::now());
+        token.cancel();
+        assert_eq!(answer.wait_or_stop(&token).err().unwrap().code, ErrorCode::Term);
+        // The way is dead, so it ends for all
+        assert!(sends.join().unwrap().is_err());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    });
+    assert!(first.call(&Call::Noop).is_err());
+    drop((blocked, cancelled, first));
+    stalls.store(false, Ordering::SeqCst);
+}
+
+#[test]
+fn channel_that_is_dropped_waits_for_no_other_one() {
+    let (dir, first, stalls) = connect_stalling();
+    let (blocked, dropped) = (open(&first), open(&first));
+    stall(&first, &stalls);
+    let path = long_path(&dir);
+    let request = Call::Info(InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
+    std::thread::scope(|scope| {
+        let sends = scope.spawn(|| blocked.call(&request).map(drop));
+        std::thread::sleep(Duration::from_millis(300));
+        let begun = Instant::now();
+        drop(dropped);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(!sends.is_finished());
+        // The others go on
+        stalls.store(false, Ordering::SeqCst);
+        let error = sends.join().unwrap().unwrap_err();
+        assert_ne!(error.code, ErrorCode::Format, "such a name is too long for a file: {error}");
+    });
+    first.call(&Call::Noop).unwrap();
+}
+
+#[test]
+fn memory_of_the_channels_of_a_connection_counts_together() {
+    let (_dir, first) = connect(&["a"]);
+    let (one, other) = (open(&first), open(&first));
+    let worker = || {
+        Call::WorkerOpen(WorkerRequest {
+            compression: Some((Codec::Zst, 22)),
+            passphrase: None,
+            bundle_raw: true,
+            reference: 0,
+            page_size: 8192,
+            page_header_check: true,
+            compare_buffer_bytes: 1 << 20,
+            version_force: None,
+            network_level: None,
+        })
+    };
+    let begin = |connection: &Arc<Connection>| -> Result<()> { connection.call(&worker()).map(drop) };
+    // One for each channel is possible
+    (1..CHANNELS_MAX).for_each(|_| begin(&one).unwrap());
+    let error = std::iter::repeat_with(|| begin(&one)).take(CHANNELS_MAX).find_map(Result::err).unwrap();
+    assert_eq!(error.code, ErrorCode::Memory);
+    assert_eq!(begin(&other).unwrap_err().code, ErrorCode::Memory);
+    drop(one);
+    let end = Instant::now() + Duration::from_secs(20);
+    while begin(&other).is_err() {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn server_without_a_thread_for_a_channel_is_asked_for_a_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let first = connect_with_channels(move |stream| {
+        // Channel 0 gets one
+        let served = crate::work::thread::limit::with(1, || serve_data(stream, &path));
+        drop(served);
+    })
+    .unwrap();
+    assert!(first.open_channel(&thread_settings()).unwrap().is_none());
+    first.call(&Call::Noop).unwrap();
+}
+
+#[test]
+fn locks_of_the_server_outlived_a_client_with_requests_on_a_channel() {
+    let (dir, (sender, ended)) = (tempfile::tempdir().unwrap(), channel());
+    let path = dir.path().to_owned();
+    let large = std::fs::File::create(path.join("large")).unwrap();
+    large.set_len(8 << 20).unwrap();
+    let first = connect_with_channels(move |stream| {
+        sender.send(serve_data(stream, &path)).unwrap();
+    })
+    .unwrap();
+    let channel = open(&first);
+    let name = dir.path().join("large");
+    let request = ReadRequest {
+        path: name.to_str().unwrap(),
+        offset: 0,
+        limit: None,
+        version: None,
+        filters: vec![Filter::Hash(Digest::Sha1), Filter::Size, Filter::Sink],
+    };
+    // Minutes of work
+    let sent: Vec<_> = (0..2000).map(|_| channel.send(&Call::ReadOpen(request.clone()), None).unwrap()).collect();
+    drop(sent);
+    let begun = Instant::now();
+    drop(channel);
+    drop(first);
+    ended.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
