@@ -5,6 +5,7 @@
 //! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
 //! sends a request, which hides the time that messages travel.
 
+use std::fmt;
 use std::io::{BufRead, Write};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -61,6 +62,13 @@ impl PendingAnswer {
     /// The server's error, or the error that ended the connection.
     pub(crate) fn wait(self) -> Result<Answer> {
         self.connection.receive(&self.reply, None)
+    }
+
+    /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection.
+    pub(crate) fn finish_within(self, limit: Duration) {
+        if let Err(RecvTimeoutError::Timeout) = self.reply.recv_timeout(limit) {
+            let _ = self.connection.silent(RecvTimeoutError::Timeout);
+        }
     }
 
     /// Waits for an answer that the server may need long for, or until the token is cancelled. This ends the connection,
@@ -254,6 +262,11 @@ impl Connection {
         self.capabilities.get().is_some_and(|common| common.has(capability))
     }
 
+    /// Returns whether there are, or may be, other connections to the same server.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.channels.is_none() || self.has(Capability::Channels)
+    }
+
     /// Returns whether nothing can be sent any more.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.shared.queue).end.is_some()
@@ -346,6 +359,12 @@ impl Connection {
         end.to_error()
     }
 
+    /// Ends the connection as after a silence.
+    #[cfg(test)]
+    pub(super) fn give_up(&self) {
+        let _ = self.silent(RecvTimeoutError::Timeout);
+    }
+
     /// Ends the connection at once.
     fn end(&self, end: &End) {
         self.shared.fail(end);
@@ -358,6 +377,12 @@ impl Connection {
 fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     let begin = part.as_ptr().addr() - message.as_ptr().addr();
     (begin, begin + part.len())
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Connection {

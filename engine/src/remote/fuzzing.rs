@@ -175,7 +175,7 @@ pub fn cluster_answers(data: &[u8]) {
 
 /// Does what commands do with a repository. Goes on after an error of the server.
 fn use_repository(connection: Arc<Connection>) -> Result<Vec<Error>> {
-    let storage = RemoteStorage::over(connection, &settings())?.storage;
+    let storage = RemoteStorage::over(connection, &[settings()])?.storage;
     let file = RepoPath::new("backup/demo/backup.info")?;
     let mut errors = Vec::new();
     let mut note = |result: Result<()>| errors.extend(result.err());

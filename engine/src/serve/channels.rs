@@ -316,10 +316,11 @@ impl<'env, R: Read, W: Write + Send> Demux<'env, R, W> {
             }
             FrameKind::End | FrameKind::Abort => {
                 if let Some((inbox, cancel)) = open {
-                    inbox.end();
                     if header.kind == FrameKind::Abort {
                         cancel.cancel();
+                        lock(&inbox.state).frames.clear();
                     }
+                    inbox.end();
                 }
                 Ok(())
             }

@@ -188,7 +188,7 @@ impl Handlers {
             Call::PathSync(path) => self.changed(|files| files.sync_path(path))?,
             Call::Remove(request) => self.changed(|files| files.remove(request))?,
             Call::ReadOpen(request) => {
-                let opened = ReadSession::open(request, self.files()?, &self.budget())?;
+                let opened = ReadSession::open(request, self.files()?, &self.budget(), &self.served.cancel)?;
                 match opened {
                     Some(reading) => self.begin_read(reading, session, true)?,
                     None => Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true },

@@ -8,7 +8,7 @@ use crate::{Error, ErrorCode, Result};
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
 /// of zst at level 22.
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// What filters may keep in addition while data passes, in bytes, such as the map of a file's blocks.
+/// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
 
 /// Limits what the filters of a connection use.
@@ -23,7 +23,7 @@ pub(super) fn too_much_memory() -> Error {
     Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
 }
 
-/// What all filters of a connection have grown to, in bytes.
+/// What all filters and workers of a connection have grown to, in bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grown(Arc<AtomicU64>);
 
@@ -34,7 +34,7 @@ impl Grown {
     }
 }
 
-/// What one filter has grown to. Dropping it gives it back.
+/// What one filter, or the job of a worker, has grown to. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Growth {
     total: Grown,
@@ -53,11 +53,9 @@ impl Growth {
     /// [`ErrorCode::Memory`] if that is too much together with the other filters.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
-        // One thread serves a connection
-        if self.total.bytes().saturating_add(more) > GROWN_BYTES_MAX {
-            return Err(too_much_memory());
-        }
-        self.total.0.fetch_add(more, Ordering::Relaxed);
+        let grow = |total: u64| total.checked_add(more).filter(|total| *total <= GROWN_BYTES_MAX);
+        let grown = self.total.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow);
+        grown.map_err(|_| too_much_memory())?;
         self.bytes += more;
         Ok(())
     }

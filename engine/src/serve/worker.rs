@@ -19,12 +19,14 @@ use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
+use super::block;
 use super::files::Files;
 use super::handlers::too_many;
-use super::memory::{Budget, CountedMemory, ThreadMemory, too_much_memory};
+use super::memory::{Budget, CountedMemory, Growth, ThreadMemory, too_much_memory};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::progress::{BytesUnderWay, JobProgress};
 use crate::work::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -84,6 +86,7 @@ struct Ended {
 pub(super) struct StoredChunk {
     size: usize,
     end: Option<Ended>,
+    bytes_done: u64,
 }
 
 impl StoredChunk {
@@ -94,7 +97,7 @@ impl StoredChunk {
             checksum: &end.checksum.0,
             results: end.results.iter().map(convert::result).collect(),
         });
-        JobChunk { data: block.get(..self.size).unwrap_or_default(), end }
+        JobChunk { data: block.get(..self.size).unwrap_or_default(), end, bytes_done: self.bytes_done }
     }
 }
 
@@ -109,6 +112,8 @@ pub(super) struct WorkerSession {
     is_running: bool,
     cancel: CancelToken,
     memory: ThreadMemory,
+    /// What its job has copied.
+    under_way: BytesUnderWay,
     page_size: u32,
 }
 
@@ -159,12 +164,16 @@ impl Workers {
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
         let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
         let counted = (running, self.memory.count(memory_bytes));
+        let under_way = BytesUnderWay::default();
+        let (told, grown) = (under_way.clone(), budget.grown.clone());
         let body = move || {
             let _counted = counted;
             let turn = slots.turn();
             let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
             let mut work = |job: OwnedJob| {
                 let mut store = Store::new(&job, &sender, &turn, network);
+                store.progress = told.begin(u64::MAX);
+                store.map_growth = Some(Growth::new(&grown));
                 // Each job has a place of its own in the queue, and waits for nothing else with a slot
                 let run = || worker.run(&job.job, &mut store, &stop).and_then(|results| store.end(results));
                 turn.run(run)
@@ -192,6 +201,7 @@ impl Workers {
             is_running: false,
             cancel,
             memory: self.memory.clone(),
+            under_way,
             page_size: request.page_size,
         })
     }
@@ -232,6 +242,12 @@ impl WorkerSession {
     /// # Errors
     /// Those of the job, after which the worker has ended; [`ErrorCode::Term`] after a signal.
     pub(super) fn next(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<StoredChunk> {
+        let (size, end) = self.fill(block, cancel)?;
+        Ok(StoredChunk { size, end, bytes_done: self.under_way.bytes() })
+    }
+
+    /// Returns the bytes in `block`, and what was done if the job has ended.
+    fn fill(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<(usize, Option<Ended>)> {
         let mut size = 0;
         loop {
             let (rest, begin) = &mut self.rest;
@@ -240,16 +256,16 @@ impl WorkerSession {
             block[size..size + taken].copy_from_slice(&left[..taken]);
             (*begin, size) = (*begin + taken, size + taken);
             if size == block.len() {
-                return Ok(StoredChunk { size, end: None });
+                return Ok((size, None));
             }
             if !self.is_running {
-                return Ok(StoredChunk { size, end: None });
+                return Ok((size, None));
             }
             match self.receive()? {
                 Some(Piece::Data(data)) => self.rest = (data, 0),
                 None => {
                     cancel.check()?;
-                    return Ok(StoredChunk { size, end: None });
+                    return Ok((size, None));
                 }
                 Some(Piece::Failed(error)) => {
                     self.is_running = false;
@@ -258,7 +274,7 @@ impl WorkerSession {
                 Some(Piece::End(end)) => {
                     self.is_running = false;
                     self.rest = (Vec::new(), 0);
-                    return Ok(StoredChunk { size, end: Some(end) });
+                    return Ok((size, Some(end)));
                 }
             }
         }
@@ -281,13 +297,26 @@ struct Store<'a> {
     turn: &'a Turn,
     network: Option<Compression>,
     compressor: Option<Compressor>,
+    progress: JobProgress,
+    /// The memory of the largest block map that was made.
+    map_growth: Option<Growth>,
     size: u64,
     hasher: Sha1Hasher,
 }
 
 impl<'a> Store<'a> {
     fn new(job: &'a OwnedJob, pieces: &'a SyncSender<Piece>, turn: &'a Turn, network: Option<Compression>) -> Self {
-        Store { job, pieces, turn, network, compressor: None, size: 0, hasher: Sha1Hasher::new() }
+        Store {
+            job,
+            pieces,
+            turn,
+            network,
+            compressor: None,
+            progress: JobProgress::UNSEEN,
+            map_growth: None,
+            size: 0,
+            hasher: Sha1Hasher::new(),
+        }
     }
 
     /// Compresses for the way, if that was asked for.
@@ -327,6 +356,15 @@ impl JobStore for Store<'_> {
             None => piece.extend_from_slice(bytes),
         }
         if piece.is_empty() { Ok(()) } else { self.send(Piece::Data(piece)) }
+    }
+
+    fn map_grows(&mut self, blocks: u64) -> Result<()> {
+        let bytes = blocks.saturating_mul(block::MAP_ENTRY_BYTES);
+        self.map_growth.as_mut().map_or(Ok(()), |growth| growth.grow_to(bytes))
+    }
+
+    fn progress(&self) -> JobProgress {
+        self.progress.clone()
     }
 
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
