@@ -193,7 +193,7 @@ fn workers_on_a_host_with_rbr_share_one_login_and_its_end_ends_the_backup() {
     assert!(logins.lines().count() < 5, "{logins}");
     let before = hosts.scenario.labels().len();
     // In the middle of what the workers send
-    hosts.set_client("sh -c \"$last\" | (dd bs=64k count=100 iflag=fullblock 2>/dev/null; kill -9 $$)");
+    hosts.set_client("sh -c \"$last\" | (dd bs=64k count=300 2>/dev/null; kill -9 $$)");
     let run = hosts.rbr(&["backup", "--type=full"]);
     assert!(run.code == 102, "{}", run.describe());
     run.says("remote-0 process on 'cluster1.example' terminated unexpectedly on signal 9");

@@ -236,6 +236,8 @@ impl Connection {
             }
         })?;
         let connection = Arc::new(connection);
+        // Dropped before the connection, which waits for the thread
+        let ready = ready;
         if let Some(arguments) = beginning.arguments {
             let arguments = arguments.iter().map(String::as_str).collect();
             connection.call(&Call::Config(ConfigRequest { arguments }))?;

@@ -147,7 +147,8 @@ fn settings() -> RemoteSettings {
 
 /// Connects to a server.
 fn connect(link: Paced, input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Result<Arc<Connection>> {
-    let beginning = Beginning { kind: "ssh", arguments: None, offered: Capabilities::own().without(Capability::Channels) };
+    let beginning =
+        Beginning { kind: "ssh", arguments: None, offered: Capabilities::own().without(Capability::Channels) };
     Connection::over(&settings(), beginning, Opened { link: Box::new(link), input, output })
 }
 

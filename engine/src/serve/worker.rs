@@ -22,7 +22,7 @@ use repo_format::hash::{Sha1, Sha1Hasher};
 use super::block;
 use super::files::Files;
 use super::handlers::too_many;
-use super::memory::{Budget, CountedMemory, Growth, ThreadMemory, too_much_memory};
+use super::memory::{Budget, CountedMemory, Grown, Growth, ThreadMemory, too_much_memory};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
@@ -162,34 +162,22 @@ impl Workers {
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
-        let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
+        let warnings = Inherited::from_this_thread();
         let counted = (running, self.memory.count(memory_bytes));
         let under_way = BytesUnderWay::default();
-        let (told, grown) = (under_way.clone(), budget.grown.clone());
+        let line = Line {
+            slots,
+            stop: cancel.clone(),
+            pieces: sender,
+            network,
+            under_way: under_way.clone(),
+            grown: budget.grown.clone(),
+        };
         let body = move || {
             let _counted = counted;
-            let turn = slots.turn();
-            let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
-            let mut work = |job: OwnedJob| {
-                let mut store = Store::new(&job, &sender, &turn, network);
-                store.progress = told.begin(u64::MAX);
-                store.map_growth = Some(Growth::new(&grown));
-                // Each job has a place of its own in the queue, and waits for nothing else with a slot
-                let run = || worker.run(&job.job, &mut store, &stop).and_then(|results| store.end(results));
-                turn.run(run)
-            };
-            warnings.during(|| {
-                while let Ok(job) = next.recv() {
-                    let (piece, has_failed) = match work(job) {
-                        Ok(ended) => (Piece::End(ended), false),
-                        Err(error) => (Piece::Failed(error), true),
-                    };
-                    // A client that has left needs no answer
-                    if sender.send(piece).is_err() || has_failed {
-                        return;
-                    }
-                }
-            });
+            let turn = line.slots.turn();
+            let worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
+            warnings.during(|| line.work(worker, &turn, &next));
         };
         let started = Builder::new().name("copy".to_owned()).spawn(body);
         let thread = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
@@ -286,6 +274,42 @@ impl WorkerSession {
             Ok(piece) => Ok(Some(piece)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorCode::Assert, "worker has ended")),
+        }
+    }
+}
+
+/// What connects the thread of a worker with its session.
+struct Line {
+    /// The right to compute.
+    slots: Arc<Slots>,
+    stop: CancelToken,
+    pieces: SyncSender<Piece>,
+    /// The compression on the way.
+    network: Option<Compression>,
+    under_way: BytesUnderWay,
+    grown: Grown,
+}
+
+impl Line {
+    /// Does jobs until there are no more, one fails, or the client has left.
+    fn work(&self, mut worker: LocalWorker<'_>, turn: &Turn, next: &Receiver<OwnedJob>) {
+        while let Ok(job) = next.recv() {
+            let mut store = Store::new(&job, &self.pieces, turn, self.network);
+            store.progress = self.under_way.begin(u64::MAX);
+            store.map_growth = Some(Growth::new(&self.grown));
+            // Each job has a place of its own in the queue, and waits for nothing else with a slot
+            let run = || worker.run(&job.job, &mut store, &self.stop).and_then(|results| store.end(results));
+            let (piece, has_failed) = match turn.run(run) {
+                Ok(ended) => (Piece::End(ended), false),
+                Err(error) => (Piece::Failed(error), true),
+            };
+            // What comes now belongs to the next job
+            drop(store);
+            drop(job);
+            // A client that has left needs no answer
+            if self.pieces.send(piece).is_err() || has_failed {
+                return;
+            }
         }
     }
 }
