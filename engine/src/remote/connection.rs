@@ -17,7 +17,7 @@ use protocol::channel::FrameKind;
 use protocol::options::ConfigRequest;
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
-use super::answers::{EXIT_WAIT, keep_alive, read};
+use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
 use super::link::{Link, Opened};
 use super::process::Process;
@@ -228,11 +228,13 @@ impl Connection {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
         };
+        // A server of pgBackRest waits for the next request no longer than for this time limit
+        let idle = IDLE.min(settings.timeout / 2);
         let (dialect, (ready, is_ready)) = (connection.dialect, channel());
         connection.start_thread("remote-idle", move |shared| {
             // The first requests are answered one by one
             if is_ready.recv().is_ok() {
-                keep_alive(shared, dialect);
+                keep_alive(shared, dialect, idle);
             }
         })?;
         let connection = Arc::new(connection);
