@@ -52,10 +52,13 @@ fn segments_of_one_program_are_got_by_the_other() {
         fs::copy(&source, scenario.space.path(&format!("wal/{segment}.partial"))).expect("partial");
         scenario.space.write("wal/00000002.history", "1\t0/2000000\tno recovery target specified\n");
         scenario.space.write(&format!("wal/{segment}.00000028.backup"), "START WAL LOCATION\n");
-        let names = [segment.clone(), format!("{segment}.partial"), "00000002.history".to_owned()];
+        let backup = format!("{segment}.00000028.backup");
+        let names = [format!("{segment}.partial"), "00000002.history".to_owned(), backup];
         for (push, get) in TOOLS {
             for kind in ["none", "gz", "bz2", "lz4", "zst"] {
-                for name in names.iter().chain([&format!("{segment}.00000028.backup")]) {
+                // All but the segment are stored the same way with every compression
+                let others = if kind == "gz" { &names[..] } else { &[] };
+                for name in [&segment].into_iter().chain(others) {
                     let compress = format!("--compress-type={kind}");
                     let source = path(&scenario, &format!("wal/{name}"));
                     scenario.run(push, &[&compress, "archive-push", &source]).success().says("pushed WAL file");

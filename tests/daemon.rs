@@ -181,7 +181,7 @@ fn daemon_backs_up_and_expires_by_schedule_and_tells_every_result() {
 
 #[test]
 fn reload_takes_a_good_configuration_and_keeps_the_schedules_if_it_is_bad() {
-    let section = |name: &str, schedule: &str| format!("[demo:schedule:{name}]\nschedule={schedule}\ncommand=check\n");
+    let section = |name: &str, schedule: &str| format!("[demo:schedule:{name}]\nschedule={schedule}\ncommand=verify\n");
     let Some(scheduled) = Scheduled::start(&section("one", "0 3 * * *")) else { return };
     let mut daemon = scheduled.daemon();
     let says = |daemon: &Background, text: &str| {
@@ -192,7 +192,7 @@ fn reload_takes_a_good_configuration_and_keeps_the_schedules_if_it_is_bad() {
     daemon.hang_up();
     says(&daemon, "job demo/two is new");
     says(&daemon, "job demo/one has changed: schedule: '0 3 * * *' -> '30 4 * * *'");
-    says(&daemon, "job demo/two: check succeeded");
+    says(&daemon, "job demo/two: verify succeeded");
     scheduled.write(&section("two", "0 25 * * *"));
     daemon.hang_up();
     says(
@@ -200,9 +200,18 @@ fn reload_takes_a_good_configuration_and_keeps_the_schedules_if_it_is_bad() {
         "the new configuration is refused, the old schedules stay: section '[demo:schedule:two]': schedule \
                    '0 25 * * *' is not valid: field 2 (hour) '25': 25 is not in 0-23",
     );
-    let count = || daemon.log().matches("job demo/two: check succeeded").count();
-    let before = count();
-    wait_for("another run", || daemon.log(), || count() > before);
+    let count = || daemon.log().matches("job demo/two: verify succeeded").count();
+    // The commands run with what the daemon has, also if nobody could read the file
+    for text in ["", "[demo\npg1-path=/nowhere\n"] {
+        if !text.is_empty() {
+            fs::write(scheduled.scenario.space.path("pgbackrest.conf"), text).unwrap();
+            daemon.hang_up();
+            says(&daemon, "the new configuration is refused, the old schedules stay: configuration file");
+        }
+        let before = count();
+        wait_for("two more runs", || daemon.log(), || count() > before + 1);
+    }
+    assert!(!daemon.log().contains("verify failed"), "{}", daemon.log());
     // A change of the file is noticed without a signal
     scheduled.write(&section("three", "0 3 * * *"));
     says(&daemon, "job demo/three is new");

@@ -30,6 +30,34 @@ fn read_sources(folder: &Path, sources: &mut String) {
     }
 }
 
+/// Returns whether a comment has an example that a documentation test would run: a block of code without a language, or of
+/// Rust's.
+fn has_example(sources: &str) -> bool {
+    let comments = sources.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
+    let fences = comments.filter_map(|line| line.trim_start_matches(['/', '!']).trim().strip_prefix("```"));
+    let rust = ["", "rust", "no_run", "ignore", "should_panic", "compile_fail"];
+    // Every second one ends a block
+    fences.step_by(2).any(|language| rust.contains(&language.split(',').next().unwrap()))
+}
+
+#[test]
+fn crate_whose_documentation_is_not_tested_has_no_example() {
+    let mut untested = 0;
+    for package in packages() {
+        let targets = package["targets"].as_array().unwrap();
+        let library = targets.iter().find(|target| target["kind"][0] == "lib");
+        if library.is_some_and(|library| library["doctest"] == false) {
+            untested += 1;
+            let mut sources = String::new();
+            let root = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
+            read_sources(&root.join("src"), &mut sources);
+            assert!(!has_example(&sources), "{}: remove doctest = false", package["name"]);
+        }
+    }
+    assert!(untested > 0);
+    assert!(has_example("/// ```\n/// let a = 1;\n/// ```") && !has_example("//! ```text\n//! a\n//! ```"));
+}
+
 /// The name that code calls a dependency by.
 fn crate_name(dependency: &Value) -> String {
     dependency["rename"].as_str().or(dependency["name"].as_str()).unwrap().replace('-', "_")
@@ -112,4 +140,23 @@ fn lock_file_of_the_fuzz_targets_follows_the_dependencies() {
     let (all, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
     let other: Vec<_> = fuzz.difference(&all).filter(|line| !line.starts_with("rbr-fuzz: ")).collect();
     assert!(fuzz.len() > 50 && other.is_empty(), "run cargo metadata in fuzz/: {other:#?}");
+}
+
+/// `scripts/fuzz` builds with `--locked`, which fails if a dependency is missing.
+#[test]
+fn lock_file_of_the_fuzz_targets_lacks_no_dependency() {
+    let fuzz = locked("fuzz/Cargo.lock");
+    let holds = |start: &str| fuzz.iter().any(|line| line.starts_with(start));
+    let mut missing = Vec::new();
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        let needed =
+            package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"] != "dev");
+        let lines = needed.map(|dependency| format!("{name}: {} ", dependency["name"].as_str().unwrap()));
+        // Packages of which the targets use nothing are not in the file
+        if holds(&format!("{name}: ")) {
+            missing.extend(lines.filter(|line| !holds(line)));
+        }
+    }
+    assert!(missing.is_empty(), "run cargo metadata in fuzz/: {missing:#?}");
 }

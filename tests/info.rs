@@ -121,7 +121,13 @@ fn repository_files_are_shown_as_pgbackrest_shows_them() {
         all.extend(arguments);
         scenario.space.run(&program, &all)
     };
-    run(&["repo-rm", &backup]).fails(31).says("recurse option must be used to delete non-empty path");
+    for path in [backup.as_str(), "backup/demo"] {
+        run(&["repo-rm", path]).fails(31).says("recurse option must be used to delete non-empty path");
+    }
+    // A claim that is left makes others wait
+    let entries = std::fs::read_dir(scenario.space.path("repo/backup/demo")).expect("read backups");
+    let names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name().into_string().expect("name")).collect();
+    assert!(!names.iter().any(|name| name.starts_with("backup.claim.")), "{names:?}");
     run(&["repo-rm", "../outside"]).fails(96);
     run(&["repo-rm", "backup/demo/latest"]).success();
     assert!(!scenario.space.path("repo/backup/demo/latest").is_symlink());

@@ -23,7 +23,7 @@ fn build_packages(into: &Path) -> Option<Vec<PathBuf>> {
         return None;
     }
     let mut build = Command::new(project().join("scripts/deb"));
-    build.arg(env!("CARGO_BIN_EXE_rbr")).arg(into);
+    build.arg(env!("CARGO_BIN_EXE_rbr")).arg(into).env("RBR_DEB_COMPRESS", "gzip");
     Run::of(build).success();
     let mut packages: Vec<PathBuf> = into.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     packages.sort();

@@ -3,6 +3,7 @@
 //! What does not answer in time is reported as such and left behind: a thread that hangs on a file system ends with the
 //! process, which collects once.
 
+mod asked;
 mod cluster;
 mod recovery;
 mod repo;
@@ -24,18 +25,21 @@ use repo_format::layout::{self, RepoPath};
 
 use crate::command::schedule::list;
 use crate::repos;
+use asked::{Asked, Patience};
 use stanza::CollectedStanza;
 
-/// How long everything may take. The daemon ends a collection that takes longer than two minutes.
-const ALL_MAX: Duration = Duration::from_secs(100);
+/// How long everything may take.
+const ALL_MAX: Duration = Duration::from_secs(95);
+/// How long to wait for stanzas after that. The daemon ends a collection that takes longer than two minutes.
+const LAST_MAX: Duration = Duration::from_secs(10);
 /// How long a repository or cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How long listing all archives of a stanza may take.
 const LIST_MAX: Duration = Duration::from_secs(60);
 /// How many stanzas are looked at at all. A repository may be hostile.
 const STANZAS_MAX: usize = 1000;
-/// How many stanzas are looked at at the same time.
-const WORKERS: usize = 4;
+/// How many stanzas are looked at at the same time. Most of the time a worker waits, for some of them in vain.
+const WORKERS: usize = 16;
 
 /// What was collected.
 pub(crate) struct Collected {
@@ -55,14 +59,22 @@ pub(crate) struct CollectRequest {
     pub(crate) stanza: Option<String>,
 }
 
+/// What the threads of a collection have in common.
+#[derive(Clone)]
+struct Collection {
+    request: CollectRequest,
+    patience: Patience,
+}
+
 /// Looks at everything.
 pub(crate) fn collect(request: &CollectRequest) -> Collected {
     let begin = Instant::now();
     let mut errors = Vec::new();
     let time = now();
-    let (names, listing_errors) = stanzas(request);
+    let collection = Collection { request: request.clone(), patience: Patience::new(ALL_MAX) };
+    let (names, listing_errors) = stanzas(&collection);
     errors.extend(listing_errors);
-    let found = all_stanzas(request, &names, begin + ALL_MAX);
+    let found = all_stanzas(&collection, &names, begin + ALL_MAX + LAST_MAX);
     let info: Vec<&str> = found.iter().map(|stanza| stanza.info.as_str()).collect();
     let info = format!("[{}]", info.join(","));
     let (jobs, daemon) = match jobs(&request.daemon) {
@@ -94,42 +106,19 @@ fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// Runs something that may hang, and gives up after a while.
-///
-/// # Errors
-/// [`ErrorCode::Kernel`] without a thread, [`ErrorCode::HostConnect`] if it takes too long, and those of `work`.
-fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = channel();
-    let run = move || {
-        // Nobody waits any more
-        let _ = sender.send(work());
-    };
-    std::thread::Builder::new()
-        .spawn(run)
-        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start a thread", error))?;
-    receiver.recv_timeout(limit).unwrap_or_else(|_| {
-        Err(Error::new(ErrorCode::HostConnect, format!("no answer within {} seconds", limit.as_secs())))
-    })
-}
-
 /// Returns the stanzas of the configuration, and those in the repositories that all stanzas share. Those of the last
 /// collection stay as long as a repository does not say that they are gone.
-fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
+fn stanzas(collection: &Collection) -> (Vec<String>, Vec<String>) {
+    let request = &collection.request;
     if let Some(stanza) = &request.stanza {
         return (vec![stanza.clone()], Vec::new());
     }
     let mut names: BTreeSet<String> = request.daemon.stanzas().into_iter().collect();
-    let daemon = Arc::clone(&request.daemon);
-    let listed = within(ANSWER_MAX, move || {
-        let config = daemon.of_command(Command::Info)?;
-        let path = RepoPath::new(layout::BACKUP)?;
-        Ok(repos::open_each(&config)?.iter().map(|repo| (repo.key, repo.storage.names(&path))).collect::<Vec<_>>())
-    });
     let mut errors = Vec::new();
     let mut is_complete = true;
-    match listed {
-        Ok(listed) => {
-            for (key, listed) in listed {
+    match request.daemon.of_command(Command::Info) {
+        Ok(config) => {
+            for (key, listed) in listed_stanzas(collection, &Arc::new(config)) {
                 is_complete &= matches!(listed, Ok(Some(_)));
                 match listed {
                     Ok(found) => {
@@ -157,18 +146,39 @@ fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
     (names.into_iter().take(STANZAS_MAX).collect(), errors)
 }
 
+/// The names in a directory of a repository.
+type Listed = Result<Option<Vec<String>>>;
+
+/// Lists the stanzas of each repository that all stanzas share.
+fn listed_stanzas(collection: &Collection, config: &Arc<Config>) -> Vec<(u32, Listed)> {
+    let ask = |&key: &u32| {
+        let of_thread = Arc::clone(config);
+        let work = move || repos::open(&of_thread, key)?.storage.names(&RepoPath::new(layout::BACKUP)?);
+        (key, Asked::new(work))
+    };
+    let asked: Vec<_> = config.repo_keys().iter().map(ask).collect();
+    let answers = asked.into_iter().map(|(key, asked)| {
+        let answer = asked.answer(ANSWER_MAX);
+        if answer.is_none() {
+            collection.patience.note_silent(asked::identity(config, key));
+        }
+        (key, answer.unwrap_or_else(|| Err(asked::no_answer(ANSWER_MAX))))
+    });
+    answers.collect()
+}
+
 /// Looks at each stanza, several at a time.
-fn all_stanzas(request: &CollectRequest, names: &[String], end: Instant) -> Vec<CollectedStanza> {
+fn all_stanzas(collection: &Collection, names: &[String], end: Instant) -> Vec<CollectedStanza> {
     let owned: Vec<String> = names.to_vec();
     let queue = Arc::new(Mutex::new(owned.into_iter().enumerate()));
     let (sender, receiver) = channel();
     for _ in 0..WORKERS.min(names.len()) {
-        let (queue, sender, request) = (Arc::clone(&queue), sender.clone(), request.clone());
+        let (queue, sender, collection) = (Arc::clone(&queue), sender.clone(), collection.clone());
         let work = move || {
             loop {
                 let next = queue.lock().ok().and_then(|mut queue| queue.next());
                 let Some((index, name)) = next else { return };
-                if sender.send((index, stanza::collect(&request, &name))).is_err() {
+                if sender.send((index, stanza::collect(&collection, &name))).is_err() {
                     return;
                 }
             }
@@ -181,10 +191,7 @@ fn all_stanzas(request: &CollectRequest, names: &[String], end: Instant) -> Vec<
     while let Ok((index, stanza)) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
         found[index] = Some(stanza);
     }
-    let unanswered = |name: &String| {
-        let error = Error::new(ErrorCode::HostConnect, format!("no answer within {} seconds", ALL_MAX.as_secs()));
-        unreadable(request, name, &error)
-    };
+    let unanswered = |name: &String| unreadable(&collection.request, name, &asked::no_answer(ALL_MAX));
     found.into_iter().zip(names).map(|(found, name)| found.unwrap_or_else(|| unanswered(name))).collect()
 }
 

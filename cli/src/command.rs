@@ -83,14 +83,20 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
 /// Runs the command of a configuration.
 ///
 /// # Errors
-/// The command fails, or it is not built yet.
+/// The command fails, or no process of rbr has the role.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let command = if config.is_help() { Command::Help } else { config.command() };
     match handler(command, config.role()) {
         Some(run) => run(config),
-        None => {
-            let name = config.command().role_name(config.role());
-            Err(Error::new(ErrorCode::FeatureNotSupported, format!("command '{name}' is not supported yet")))
-        }
+        None => Err(without_process(config)),
     }
+}
+
+/// Only a main process of pgBackRest starts processes of the role `local`: always with its own program, whatever the
+/// option `cmd` says. So it gets here if its file was replaced while it ran.
+fn without_process(config: &Config) -> Error {
+    let name = config.command().role_name(config.role());
+    let text = format!("command '{name}' is not supported: workers of rbr are threads, not processes");
+    Error::new(ErrorCode::FeatureNotSupported, text)
+        .hint("was pgBackRest replaced by rbr while a command of pgBackRest was running? Run that command again.")
 }

@@ -3,6 +3,7 @@
 mod adjust;
 mod command_decl;
 mod commands;
+pub(crate) mod copy;
 pub mod decl;
 mod env;
 mod export;

@@ -1,5 +1,7 @@
 //! Converts the configuration to the jobs of the daemon.
 
+mod copies;
+
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -14,6 +16,9 @@ use daemon::supervisor::SupervisorSettings;
 use engine::{Error, ErrorCode, Result};
 use jiff::tz::TimeZone;
 
+use copies::ConfigCopies;
+
+use crate::config::copy::ConfigCopy;
 use crate::config::{Command, Config, ScheduleSection, opt};
 use crate::monitor_server::{self, MonitorServer};
 
@@ -155,17 +160,31 @@ fn shown(daemon: &Config, section: Vec<(String, String)>) -> Vec<(String, String
 pub(crate) struct FilesSource<'a> {
     config: &'a Config,
     server: MonitorServer,
+    copies: ConfigCopies,
+    /// The failure to keep a copy that was told.
+    told: Option<String>,
 }
 
 impl<'a> FilesSource<'a> {
-    pub(crate) fn new(config: &'a Config) -> Self {
-        FilesSource { config, server: MonitorServer::default() }
+    /// The files of the daemon's configuration.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Assert`] if the command is not the daemon.
+    pub(crate) fn new(config: &'a Config) -> Result<Self> {
+        let copies = ConfigCopies::new(state_path(config)?);
+        Ok(FilesSource { config, server: MonitorServer::default(), copies, told: None })
     }
-}
 
-impl PlanSource for FilesSource<'_> {
-    fn load(&mut self) -> Result<DaemonPlan> {
-        let config = self.config.reread()?;
+    /// Checks that the configuration is valid, without using it.
+    ///
+    /// # Errors
+    /// It is not.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.read().map(drop)
+    }
+
+    fn read(&mut self) -> Result<(DaemonPlan, ConfigCopy)> {
+        let (config, copy) = self.config.reread()?;
         if state_path(&config)? != state_path(self.config)? {
             return Err(Error::new(ErrorCode::OptionInvalid, "'state-path' cannot change while the daemon is running")
                 .hint("restart the daemon."));
@@ -174,11 +193,43 @@ impl PlanSource for FilesSource<'_> {
         let plan = DaemonPlan { collect: monitor_server::collect_plan(&config, &directory)?, ..plan(&config)? };
         // Not before everything else is valid
         self.server.load(&config, &directory)?;
+        Ok((plan, copy))
+    }
+
+    /// Returns the argument with which processes get this configuration. Without it they read the files.
+    fn hand_down(&mut self, copy: &ConfigCopy) -> Option<String> {
+        match self.copies.keep(&copy.to_json()) {
+            Ok(path) => {
+                self.told = None;
+                Some(format!("--{}={}", opt::CONFIG_COPY.decl().name, path.display()))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.told.as_ref() != Some(&text) {
+                    engine::warn!("the commands of the schedules read the configuration files themselves: {text}");
+                    self.told = Some(text);
+                }
+                None
+            }
+        }
+    }
+}
+
+impl PlanSource for FilesSource<'_> {
+    fn load(&mut self) -> Result<DaemonPlan> {
+        let (mut plan, copy) = self.read()?;
+        if let Some(argument) = self.hand_down(&copy) {
+            plan.jobs.iter_mut().for_each(|job| job.add_argument(&argument));
+            if let Some(collect) = &mut plan.collect {
+                collect.arguments.insert(0, argument);
+            }
+        }
         Ok(plan)
     }
 
     fn serve(&mut self) {
         self.server.serve();
+        self.copies.clean();
     }
 
     fn fingerprint(&mut self) -> u64 {

@@ -38,7 +38,8 @@ use std::time::Instant;
 
 use engine::{Error, ErrorCode, Result};
 
-use config::{CommandLine, Environment, SystemFiles};
+use config::copy::ConfigCopy;
+use config::{CommandLine, ConfigFiles, Environment, SystemFiles};
 use log::{LogFormat, LogSettings};
 
 pub use config::{Command, Config, Role, Source, opt};
@@ -98,5 +99,18 @@ fn resolve(args: Vec<OsString>, format: LogFormat) -> Result<Config> {
         log::configure(LogSettings { format, ..settings });
     }
     let environment = Environment::from_process();
-    Config::resolve(line, environment, &SystemFiles, &mut |text| engine::warn!("{text}"))
+    let copy = config_copy(&line)?;
+    let files: &dyn ConfigFiles = copy.as_ref().map_or(&SystemFiles, |copy| copy);
+    Config::resolve(line, environment, files, &mut |text| engine::warn!("{text}"))
+}
+
+/// Returns the configuration that the daemon passes on, if it does. If somebody has removed it, the files are better than
+/// no backup.
+fn config_copy(line: &CommandLine) -> Result<Option<ConfigCopy>> {
+    let Some(path) = line.value_of(opt::CONFIG_COPY.decl()) else { return Ok(None) };
+    let copy = ConfigCopy::read(std::path::Path::new(path))?;
+    if copy.is_none() {
+        engine::warn!("the daemon's copy of the configuration '{path}' is gone, so the files are read");
+    }
+    Ok(copy)
 }

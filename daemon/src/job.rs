@@ -145,6 +145,15 @@ pub struct Job {
 }
 
 impl Job {
+    /// Adds an argument for all processes of the job that are this program.
+    pub fn add_argument(&mut self, argument: &str) {
+        let completion = self.completion.iter_mut().map(|completion| &mut completion.arguments);
+        for arguments in completion.chain([&mut self.arguments, &mut self.helper]) {
+            // The command is last
+            arguments.insert(0, argument.to_owned());
+        }
+    }
+
     /// Returns the schedule with its time zone, as text.
     pub fn schedule_text(&self) -> String {
         match &self.zone_name {

@@ -194,8 +194,8 @@ impl Service {
                 // A file that changes all the time is not reported all the time
                 if is_asked || refused.as_ref() != Some(&text) {
                     engine::warn!(
-                        "the new configuration is refused, the old schedules stay: {text}\nNOTE: the commands of the \
-                         schedules read the files themselves when they start, and fail if these are not valid."
+                        "the new configuration is refused, the old schedules stay: {text}\nNOTE: the schedules run with \
+                         the old configuration until this one is mended."
                     );
                 }
                 *refused = Some(text);

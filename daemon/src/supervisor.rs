@@ -45,8 +45,9 @@ pub struct SupervisorSettings {
 struct Managed {
     job: Arc<Job>,
     state: JobState,
-    /// The run that waits for others, so that the log says so once.
-    waiting: Option<Planned>,
+    /// Since when a run waits for others, so that the log says so once. The schedule may replace the run by a later one
+    /// meanwhile.
+    waiting_since: Option<Duration>,
     /// Whether the state could not be written, which was told.
     is_unsaved: bool,
     /// How many looks in a row did not show whose turn it is.
@@ -57,7 +58,7 @@ struct Managed {
 
 impl Managed {
     fn new(job: Job, state: JobState) -> Self {
-        Managed { job: Arc::new(job), state, waiting: None, is_unsaved: false, unclear: 0, traceless_since: None }
+        Managed { job: Arc::new(job), state, waiting_since: None, is_unsaved: false, unclear: 0, traceless_since: None }
     }
 }
 
@@ -112,9 +113,11 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         let mut old = std::mem::take(&mut self.jobs);
         for job in jobs {
             let name = job.key.to_string();
+            let mut waiting_since = None;
             match old.remove(&job.key) {
                 None => changes.added.push(name),
                 Some(old) => {
+                    waiting_since = old.waiting_since;
                     let differences = differences(&old.job, &job);
                     if !differences.is_empty() {
                         changes.changed.push((name, differences));
@@ -124,7 +127,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             let schedule = job.schedule_text();
             let (state, saved) = self.records.update(&job.key, &mut |state| state_for(state, &schedule, now.time));
             let key = job.key.clone();
-            self.jobs.insert(key.clone(), Managed::new(job, state));
+            self.jobs.insert(key.clone(), Managed { waiting_since, ..Managed::new(job, state) });
             self.warn_unsaved(&key, saved);
             self.recover(&key, now);
         }
@@ -186,10 +189,17 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             }
             let Some(managed) = self.jobs.get(&key) else { continue };
             match plan::next(&managed.job, &managed.state, now.time, &self.settings.host) {
-                Next::Run(planned) => due.push((planned, key)),
+                Next::Run(planned) => {
+                    due.push((planned, key));
+                    continue;
+                }
                 Next::Skip(outcome) => self.skip(&key, outcome, now),
                 Next::Wait(time) => self.wake_at_time(time, now),
                 Next::Never => (),
+            }
+            // Nothing of it is due any more
+            if let Some(managed) = self.jobs.get_mut(&key) {
+                managed.waiting_since = None;
             }
         }
         // The one that has waited longest is first
@@ -205,7 +215,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         let job = Arc::clone(&managed.job);
         if self.active.len() >= self.settings.job_max {
             // The end of another run wakes the supervisor
-            self.note_waiting(key, planned, "as many jobs run as job-max allows");
+            self.note_waiting(key, "as many jobs run as job-max allows", now);
             return;
         }
         let busy = self.active.values().find(|active| {
@@ -213,27 +223,35 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         });
         if let Some(busy) = busy {
             let text = format!("job {} is running", busy.job.key);
-            self.note_waiting(key, planned, &text);
+            self.note_waiting(key, &text, now);
             return;
         }
         match self.records.reserve(&key.stanza, &job.repos) {
             Ok(Some(reservation)) => self.start_reserved(job, planned, reservation, now),
             Ok(None) => {
-                self.note_waiting(key, planned, "another process runs a job of this stanza");
+                self.note_waiting(key, "another process runs a job of this stanza", now);
                 self.wake_at(now.elapsed + BUSY_PAUSE);
             }
             Err(error) => {
-                self.note_waiting(key, planned, &error.to_string());
+                self.note_waiting(key, &error.to_string(), now);
                 self.wake_at(now.elapsed + BUSY_PAUSE);
             }
         }
     }
 
-    fn note_waiting(&mut self, key: &JobKey, planned: Planned, reason: &str) {
+    fn note_waiting(&mut self, key: &JobKey, reason: &str, now: Moment) {
         let Some(managed) = self.jobs.get_mut(key) else { return };
-        if managed.waiting.as_ref() != Some(&planned) {
+        if managed.waiting_since.is_none() {
             engine::info!("job {key} waits: {reason}");
-            managed.waiting = Some(planned);
+            managed.waiting_since = Some(now.elapsed);
+        }
+    }
+
+    /// Tells that a run waits no longer, if it did.
+    fn note_going_on(&mut self, key: &JobKey, now: Moment) {
+        let Some(managed) = self.jobs.get_mut(key) else { return };
+        if let Some(since) = managed.waiting_since.take() {
+            engine::info!("job {key} goes on after waiting for {}s", now.elapsed.saturating_sub(since).as_secs());
         }
     }
 

@@ -1,7 +1,9 @@
 //! What several tests need.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
+use engine::log::facade;
 use jiff::tz::TimeZone;
 
 use crate::cron::Cron;
@@ -33,4 +35,34 @@ pub(crate) fn job(stanza: &str, name: &str, schedule: &str) -> Job {
         settings: Vec::new(),
         secret_mark: 0,
     }
+}
+
+thread_local! {
+    /// The log lines of this thread.
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps the lines of each thread, since tests run side by side.
+struct LineLog;
+
+impl facade::Log for LineLog {
+    fn enabled(&self, _: &facade::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &facade::Record<'_>) {
+        LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Runs something and returns what this thread logged meanwhile.
+pub(crate) fn log_lines(run: impl FnOnce()) -> Vec<String> {
+    // Another test may have set it
+    let _ = facade::set_logger(&LineLog);
+    facade::set_max_level(facade::LevelFilter::Debug);
+    LINES.set(Vec::new());
+    run();
+    LINES.take()
 }

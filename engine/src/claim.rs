@@ -327,8 +327,8 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
         }
     }
     if above {
-        // The claims are removed with everything else, and must not come back
-        claims.drain(..).for_each(Claim::leave);
+        // The claims are removed with everything else, and must not come back. What the caller can't remove goes with them
+        claims.iter_mut().for_each(|claim| claim.beat = None);
     }
     Ok(claims)
 }

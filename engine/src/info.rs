@@ -5,6 +5,7 @@
 
 mod archives;
 mod collect;
+mod merge;
 mod set;
 
 use repo_format::backup_info::BackupEntry;

@@ -6,9 +6,11 @@
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
 mod answers;
+mod carriers;
 mod channels;
 mod connection;
 pub(crate) mod fuzzing;
+mod lanes;
 mod link;
 mod ping;
 mod process;
@@ -19,7 +21,9 @@ mod tls;
 
 use std::time::Duration;
 
+pub(crate) use self::carriers::Carriers;
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub(crate) use self::lanes::{LaneUse, Lanes};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};

@@ -8,7 +8,7 @@ fn large_file_compressed_by_threads_is_read_by_both() {
     // Three quarters of the cluster
     scenario.cluster.sql(
         "create table large as
-             select g, md5(g::text) || repeat(chr(65 + g % 26), 400) as body from generate_series(1, 260000) g",
+             select g, md5(g::text) || repeat(chr(65 + g % 26), 400) as body from generate_series(1, 200000) g",
     );
     scenario.rbr(&["stanza-create"]).success();
     for (compress, tool) in [("gz", Tool::PgBackRest), ("lz4", Tool::Rbr), ("zst", Tool::PgBackRest)] {

@@ -4,19 +4,20 @@ use std::time::{Duration, Instant};
 
 use crate::env::{Background, Scenario, ScenarioOptions, Tool};
 
-/// A stanza whose backups are slow enough to meet another command.
+/// Makes a backup slow enough to meet another command.
+const SLOW: &str = "--compress-type=bz2";
+
+/// A stanza whose backups have one worker.
 fn slow_scenario() -> Option<Scenario> {
-    let scenario = Scenario::start(ScenarioOptions {
-        global: vec!["compress-type=bz2".into(), "process-max=1".into()],
-        ..ScenarioOptions::default()
-    })?;
+    let scenario =
+        Scenario::start(ScenarioOptions { global: vec!["process-max=1".into()], ..ScenarioOptions::default() })?;
     scenario.rbr(&["stanza-create"]).success();
     Some(scenario)
 }
 
 /// Starts a full backup and waits until it shows progress in its lock file.
 fn start_backup(scenario: &Scenario, tool: Tool) -> Background {
-    let backup = scenario.start_command(tool, &["backup", "--type=full"]);
+    let backup = scenario.start_command(tool, &["backup", "--type=full", SLOW]);
     let lock = scenario.space.path("lock/demo-backup-1.lock");
     let end = Instant::now() + Duration::from_secs(30);
     while std::fs::read_to_string(&lock).map_or(true, |content| !content.contains(r#""szCplt":"#)) {
@@ -81,7 +82,7 @@ fn stop_of_the_other_program_ends_a_backup_and_keeps_commands_from_starting() {
         scenario.run(second, &["start"]).success();
         // rbr can't know that no process of pgBackRest still writes into its backup
         let said = if second == Tool::Rbr { "is neither resumed nor removed" } else { "resumable backup" };
-        scenario.run(second, &["backup", "--type=full"]).success().says(said);
+        scenario.run(second, &["backup", "--type=full", SLOW]).success().says(said);
     }
     let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
     for label in scenario.labels() {

@@ -2,7 +2,7 @@
 //!
 //! `make test` runs a selection in which every pair of properties occurs. [`full_matrix`] runs the rest.
 
-use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
+use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches, run_part};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -110,13 +110,17 @@ fn chosen_cases_hold_every_pair_of_repository_properties() {
 
 #[test]
 fn full_matrix() {
-    for version in [13, 15, 17, 18] {
-        for compress in ["none", "gz", "bz2", "lz4", "zst"] {
-            for (bundle, cipher) in [(false, false), (false, true), (true, false), (true, true)] {
-                let case = Case { version, compress, bundle, cipher };
-                println!("{case:?}");
-                cycle(case);
+    let mut cases = Vec::new();
+    for (version_index, version) in [13, 15, 17, 18].into_iter().enumerate() {
+        for (compress_index, compress) in ["none", "gz", "bz2", "lz4", "zst"].into_iter().enumerate() {
+            for (form_index, (bundle, cipher)) in
+                [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
+            {
+                // Parts of the matrix hold all versions, compressions and forms
+                let number = version_index + compress_index + form_index;
+                cases.push((number, Case { version, compress, bundle, cipher }));
             }
         }
     }
+    run_part(cases, cycle);
 }

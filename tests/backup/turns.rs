@@ -4,7 +4,7 @@
 //! `make test` runs a selection in which every pair of properties occurs. The full matrix runs the rest.
 
 use super::chain::Chain;
-use crate::env::{Scenario, ScenarioOptions, Tool};
+use crate::env::{Scenario, ScenarioOptions, Tool, run_part};
 
 /// How files are stored in the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,17 +116,17 @@ fn chosen_chains_hold_the_pairs_of_properties() {
 /// cipher occur with each version.
 fn all_with(compress: &'static str) {
     let turn = COMPRESS_TYPES.iter().position(|known| *known == compress).unwrap_or_default();
+    let mut cases = Vec::new();
     for (form_turn, form) in FORMS.into_iter().enumerate() {
         let mut versions = VERSIONS.into_iter().cycle().skip(turn + form_turn);
         for cipher in [false, true] {
             for first in TOOLS {
                 let version = versions.next().unwrap_or_default();
-                let case = Case { version, compress, form, cipher, first };
-                println!("{case:?}");
-                take_turns(case, &["full", "diff", "incr", "incr", "diff", "incr"]);
+                cases.push((turn + cases.len(), Case { version, compress, form, cipher, first }));
             }
         }
     }
+    run_part(cases, |case| take_turns(case, &["full", "diff", "incr", "incr", "diff", "incr"]));
 }
 
 #[test]

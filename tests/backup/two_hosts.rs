@@ -11,6 +11,9 @@ const PHASE_MAX: Duration = Duration::from_secs(60);
 /// The option that the other host adds to each command.
 const ELSEWHERE: &str = "--lock-path";
 
+/// Makes a backup slow enough for others to begin meanwhile.
+const SLOW: &str = "--compress-type=bz2";
+
 /// When the second command begins.
 struct Phase {
     name: &'static str,
@@ -50,7 +53,7 @@ fn scenario_without_stanza(global: &[&str]) -> Option<Scenario> {
 }
 
 fn configuration(global: &[&str]) -> Vec<String> {
-    let all = ["compress-type=bz2", "process-max=1", "repo1-retention-full=1", "archive-timeout=60"];
+    let all = ["process-max=1", "repo1-retention-full=1", "archive-timeout=60"];
     all.iter().chain(global).map(ToString::to_string).collect()
 }
 
@@ -107,7 +110,7 @@ fn backup_restores(scenario: &Scenario, label: &str) {
 #[test]
 fn commands_of_another_host_are_refused_while_a_backup_runs() {
     let Some(scenario) = scenario(&[]) else { return };
-    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
+    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
     let running = "backup on host '";
     for kind in ["--type=full", "--type=incr"] {
@@ -129,17 +132,17 @@ fn commands_of_another_host_are_refused_while_a_backup_runs() {
 #[test]
 fn backup_killed_on_this_host_is_resumed_at_once_from_another_lock_path() {
     let Some(scenario) = scenario(&[]) else { return };
-    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
+    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
     assert!(backup.kill());
-    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=full"]).success().says("resumable backup");
+    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=full", SLOW]).success().says("resumable backup");
     repository_is_whole(&scenario);
 }
 
 #[test]
 fn backup_of_pgbackrest_is_not_resumed_while_an_orphaned_worker_may_write_into_it() {
     let Some(scenario) = scenario(&[]) else { return };
-    let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);
+    let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
     backup.kill_alone();
     let sessions = "select count(*) from pg_stat_activity where application_name like 'pgBackRest%'";
@@ -148,14 +151,14 @@ fn backup_of_pgbackrest_is_not_resumed_while_an_orphaned_worker_may_write_into_i
         assert!(Instant::now() < end, "PostgreSQL keeps the session");
         std::thread::sleep(Duration::from_millis(50));
     }
-    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=full"]).success().says("is neither resumed nor removed");
+    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=full", SLOW]).success().says("is neither resumed nor removed");
     repository_is_whole(&scenario);
 }
 
 #[test]
 fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
     let Some(scenario) = scenario(&[]) else { return };
-    let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);
+    let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
     // It must not end before the others have tried
     backup.stand_still();
@@ -171,9 +174,9 @@ fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
 #[test]
 fn backup_whose_directory_pgbackrest_takes_does_not_count() {
     let Some(scenario) = scenario(&["repo1-bundle=y"]) else { return };
-    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
+    let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
-    elsewhere(&scenario, Tool::PgBackRest, &["backup", "--type=full"]).success().says("cannot be resumed");
+    elsewhere(&scenario, Tool::PgBackRest, &["backup", "--type=full", SLOW]).success().says("cannot be resumed");
     assert_eq!(backup.wait(), 50, "{}", backup.log());
     assert!(backup.log().contains("another process has taken over"), "{}", backup.log());
     repository_is_whole(&scenario);
@@ -246,7 +249,7 @@ fn full_matrix(first: Tool, second: Tool) {
         // Each phase meets all four variants
         let bundle = if variant % 2 == 0 { "repo1-bundle=n" } else { "repo1-bundle=y" };
         let on_server = variant % 4 > 1 && !store.is_empty();
-        let mut global = configuration(&[bundle]);
+        let mut global = configuration(&[bundle, "compress-type=bz2"]);
         if on_server {
             global.extend(store.iter().filter(|line| !line.starts_with("repo1-path=")).cloned());
             global.push(format!("repo1-path=/two-hosts-{number}"));

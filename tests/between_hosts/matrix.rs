@@ -1,7 +1,7 @@
 //! The combinations.
 
 use super::{Case, From, Stored, Way, cycle};
-use crate::env::Tool;
+use crate::env::{Tool, run_part};
 
 const PROGRAMS: [(Tool, Tool); 3] =
     [(Tool::Rbr, Tool::Rbr), (Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)];
@@ -89,30 +89,49 @@ fn chosen_cases_hold_every_pair_of_properties() {
     }
 }
 
-/// Runs the combinations of hosts with all compressions and versions. The other properties alternate.
+/// Runs the combinations of hosts with all compressions and versions. Every one of up to four parts holds all pairs of
+/// what is combined, because the sum of the indexes decides about the part.
 fn all_between(programs: (Tool, Tool)) {
-    let mut number = 0;
-    for way in WAYS {
-        for from in FROM {
-            for compress in COMPRESS {
-                for version in VERSIONS {
-                    number += 1;
+    let mut cases = Vec::new();
+    for (way_index, way) in WAYS.into_iter().enumerate() {
+        for (from_index, from) in FROM.into_iter().enumerate() {
+            for (compress_index, compress) in COMPRESS.into_iter().enumerate() {
+                for (version_index, version) in VERSIONS.into_iter().enumerate() {
+                    // The other properties follow no order, so that they occur with everything else
+                    let mixed = spread(cases.len());
                     let case = Case {
                         programs,
                         way,
                         from,
                         compress,
-                        cipher: number % 2 == 0,
-                        stored: STORED[number % 3],
+                        cipher: mixed & 1 == 0,
+                        stored: STORED[(mixed >> 2) % STORED.len()],
                         version,
-                        asynchronous: number / 2 % 2 == 0,
+                        asynchronous: mixed & 2 == 0,
                     };
-                    println!("{case:?}");
-                    cycle(case);
+                    cases.push((way_index + from_index + compress_index + version_index, case));
                 }
             }
         }
     }
+    run_part(cases, cycle);
+}
+
+/// A number that looks random, the same one in every run.
+fn spread(number: usize) -> usize {
+    (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
+}
+
+#[test]
+fn complete_matrix_combines_the_other_properties_with_everything() {
+    let mut pairs: Vec<_> = (0..120).map(|number| (number % 4, spread(number) & 3)).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 16, "versions with ciphers and asynchronous archiving");
+    let mut pairs: Vec<_> = (0..120).map(|number| (number / 4 % 5, (spread(number) >> 2) % 3)).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 15, "compressions with forms");
 }
 
 #[test]

@@ -106,6 +106,21 @@ fn missing_feature_ends_with_67() {
 }
 
 #[test]
+fn worker_process_of_pgbackrest_is_refused_on_standard_error() {
+    let space = Space::new();
+    // As a main process of pgBackRest starts it: its standard output belongs to the protocol
+    let arguments = ["--exec-id=1-a", "--process=1", "--remote-type=repo", "--stanza=demo", "--log-level-console=off"];
+    let files = ["--log-level-stderr=error", "--log-level-file=off", "--no-config", "--pg1-path=/p", "--repo=1"];
+    let run = space.run(space.path("bin/rbr"), &[&arguments[..], &files[..], &["backup:local"]].concat());
+    assert_eq!((run.code, run.stdout.as_str()), (67, ""), "{}", run.describe());
+    assert!(
+        run.stderr.contains("command 'backup:local' is not supported: workers of rbr are threads"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
 fn signal_ends_a_command_whose_storage_server_never_answers() {
     let space = Space::new();
     // Connections wait in its queue

@@ -28,7 +28,7 @@ struct Told {
     missed: i64,
 }
 
-fn told(bodies: &[Value], name: &str) -> BTreeMap<i64, Told> {
+fn told(bodies: &[Value], name: &str, period: i64) -> BTreeMap<i64, Told> {
     let mut told: BTreeMap<i64, Told> = BTreeMap::new();
     for body in bodies.iter().filter(|body| body["name"] == name) {
         let due: Timestamp = body["due"].as_str().unwrap_or_else(|| panic!("{body}")).parse().unwrap();
@@ -37,7 +37,12 @@ fn told(bodies: &[Value], name: &str) -> BTreeMap<i64, Told> {
         if body["result"] == "success" && !entry.successes.contains(&started) {
             entry.successes.push(started);
         }
-        entry.is_final |= body["result"] != "stopped" && body["retry_at"].is_null();
+        // On a slow machine, the next time of the schedule comes before the retry and takes its place
+        let is_replaced = body["retry_at"].as_str().is_some_and(|at| {
+            let retry: Timestamp = at.parse().unwrap();
+            retry.as_second() >= due.as_second() + period
+        });
+        entry.is_final |= body["result"] != "stopped" && (body["retry_at"].is_null() || is_replaced);
         entry.missed = body["missed"].as_i64().unwrap();
     }
     told
@@ -46,7 +51,7 @@ fn told(bodies: &[Value], name: &str) -> BTreeMap<i64, Told> {
 /// Checks that each time of the schedule has one result or was told as missed, and that none ran twice.
 #[track_caller]
 fn all_is_accounted_for(bodies: &[Value], name: &str, period: i64) {
-    let told = told(bodies, name);
+    let told = told(bodies, name, period);
     let twice: Vec<_> = told.iter().filter(|(_, told)| told.successes.len() > 1).map(|(due, _)| due).collect();
     assert!(twice.is_empty(), "{name}: {twice:?} ran twice\n{bodies:#?}");
     let ended: Vec<(i64, &Told)> =

@@ -9,9 +9,22 @@ use std::time::{Duration, Instant};
 use super::command::Run;
 use super::oracle::Oracles;
 use super::space::Space;
+use super::template::Template;
 
 /// The maximum time for a server to start, recover or stop.
 const SERVER_LIMIT_S: u64 = 90;
+
+/// Settings of every cluster.
+const SETTINGS: [&str; 8] = [
+    "listen_addresses = ''",
+    "fsync = off",
+    "jit = off",
+    "autovacuum = off",
+    "shared_buffers = 32MB",
+    "max_wal_size = 1GB",
+    "wal_level = replica",
+    "log_min_messages = info",
+];
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -53,24 +66,49 @@ impl Cluster {
         initdb: &[&str],
         settings: &[String],
     ) -> Self {
+        let template = Template { version, initdb, sql: None };
+        Self::from_template(space, oracles, template, name, settings)
+    }
+
+    /// The same with the content of a template.
+    pub(super) fn from_template(
+        space: &Arc<Space>,
+        oracles: &'static Oracles,
+        template: Template<'_>,
+        name: &str,
+        settings: &[String],
+    ) -> Self {
+        template.copy(space, oracles, name);
+        let cluster = Self::existing(space, oracles, template.version, name);
+        cluster.append_settings(&[format!("unix_socket_directories = '{}'", cluster.socket())]);
+        cluster.append_settings(settings);
+        cluster
+    }
+
+    /// Runs initdb, with settings for speed.
+    pub(super) fn initialise(
+        space: &Arc<Space>,
+        oracles: &'static Oracles,
+        version: u32,
+        name: &str,
+        initdb: &[&str],
+    ) -> Self {
         let cluster = Self::existing(space, oracles, version, name);
         let data = cluster.data_text();
         let mut arguments = vec!["-D", &data, "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"];
         arguments.extend(initdb);
         cluster.server_program("initdb", &arguments).success();
-        let mut file =
-            OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).expect("postgresql.conf");
-        let socket = cluster.socket();
-        writeln!(
-            file,
-            "listen_addresses = ''\nunix_socket_directories = '{socket}'\nfsync = off\njit = off\nautovacuum = off\n\
-             shared_buffers = 32MB\nmax_wal_size = 1GB\nwal_level = replica\nlog_min_messages = info"
-        )
-        .expect("write postgresql.conf");
+        cluster.append_settings(&SETTINGS.map(str::to_owned));
+        cluster
+    }
+
+    /// Appends lines to `postgresql.conf`.
+    pub(super) fn append_settings(&self, settings: &[String]) {
+        let path = self.data().join("postgresql.conf");
+        let mut file = OpenOptions::new().append(true).open(path).expect("postgresql.conf");
         for setting in settings {
             writeln!(file, "{setting}").expect("write postgresql.conf");
         }
-        cluster
     }
 
     /// Returns a cluster whose files exist already, as after a restore.
@@ -196,14 +234,14 @@ impl Cluster {
     #[track_caller]
     pub fn dump(&self) -> String {
         let dump = self.client("pg_dumpall", &["-l", "postgres"]).success().stdout;
+        let changing = ["\\restrict", "\\unrestrict", "-- Started on", "-- Completed on"];
+        let kept = dump.lines().filter(|line| !changing.iter().any(|start| line.starts_with(start)));
         // A restored copy has its tablespaces elsewhere
-        let place = regex_lite::Regex::new("(?m)^(CREATE TABLESPACE .* LOCATION) .*$").expect("valid pattern");
-        let dump = place.replace_all(&dump, "$1");
-        let kept: Vec<_> = dump
-            .lines()
-            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
-            .filter(|line| !line.starts_with("-- Started on") && !line.starts_with("-- Completed on"))
-            .collect();
+        let place = |line: &'_ str| match line.starts_with("CREATE TABLESPACE ") {
+            true => line.rfind(" LOCATION ").unwrap_or(line.len()),
+            false => line.len(),
+        };
+        let kept: Vec<_> = kept.map(|line| &line[..place(line)]).collect();
         kept.join("\n")
     }
 

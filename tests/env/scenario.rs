@@ -9,12 +9,15 @@ use super::command::{Background, Run, Tool};
 use super::config::config_text;
 use super::oracle::{Oracles, oracles};
 use super::space::Space;
+use super::template::Template;
 
 /// The stanza of every scenario.
 pub const STANZA: &str = "demo";
 
 /// Options of every configuration that does not override them.
-const DEFAULTS: [&str; 6] = [
+const DEFAULTS: [&str; 7] = [
+    // Better compression only takes time
+    "compress-level=1",
     "log-level-console=detail",
     "log-level-file=off",
     "start-fast=y",
@@ -22,6 +25,16 @@ const DEFAULTS: [&str; 6] = [
     "repo1-retention-full=9",
     "process-max=2",
 ];
+
+/// The content of every cluster: tables, indexes, out-of-line values, and names that are not plain.
+const CONTENT: &str = "create table plain(id int primary key, note text not null);
+    insert into plain select g, md5(g::text) from generate_series(1, 20000) g;
+    create index plain_note on plain(note);
+    create table wide(id int primary key, body text);
+    alter table wide alter body set storage external;
+    insert into wide select g, repeat(md5(g::text), 400) from generate_series(1, 100) g;
+    create table empty_table(id int);
+    create table \"naïve näme\"(\"a b\" int); insert into \"naïve näme\" values (1)";
 
 /// A worker that has done its work ends within this.
 const WORKER_END_MAX: Duration = Duration::from_secs(30);
@@ -87,11 +100,14 @@ impl Scenario {
         ];
         settings.extend(options.settings.iter().cloned());
         let segment_size = format!("--wal-segsize={}", options.segment_mib);
-        let cluster = Cluster::create_with(&space, oracles, options.version, "pg", &[&segment_size], &settings);
+        let template = Template { version: options.version, initdb: &[&segment_size], sql: Some(CONTENT) };
+        let cluster = Cluster::from_template(&space, oracles, template, "pg", &settings);
         let mut scenario = Self { space, oracles, cluster, options };
         scenario.configure(&scenario.options.global);
         scenario.cluster.start();
-        scenario.load();
+        if scenario.options.tablespace {
+            scenario.add_tablespace();
+        }
         Some(scenario)
     }
 
@@ -106,26 +122,13 @@ impl Scenario {
         space.write("pgbackrest.conf", text);
     }
 
-    fn load(&mut self) {
+    fn add_tablespace(&self) {
+        self.space.folder("ts1");
+        self.cluster.sql(&format!("create tablespace ts1 location '{}'", self.space.text("ts1")));
         self.cluster.sql(
-            "create table plain(id int primary key, note text not null);
-             insert into plain select g, md5(g::text) from generate_series(1, 20000) g;
-             create index plain_note on plain(note);
-             create table wide(id int primary key, body text);
-             alter table wide alter body set storage external;
-             insert into wide select g, repeat(md5(g::text), 400) from generate_series(1, 100) g;
-             create table empty_table(id int);
-             create table \"naïve näme\"(\"a b\" int); insert into \"naïve näme\" values (1)",
+            "create table elsewhere(id int primary key, note text) tablespace ts1;
+             insert into elsewhere select g, md5(g::text) from generate_series(1, 5000) g; checkpoint",
         );
-        if self.options.tablespace {
-            self.space.folder("ts1");
-            self.cluster.sql(&format!("create tablespace ts1 location '{}'", self.space.text("ts1")));
-            self.cluster.sql(
-                "create table elsewhere(id int primary key, note text) tablespace ts1;
-                 insert into elsewhere select g, md5(g::text) from generate_series(1, 5000) g",
-            );
-        }
-        self.cluster.sql("checkpoint");
     }
 
     /// Changes all kinds of data: rows in the middle of a table, a growing table, a shrinking table, a new table, a

@@ -1,7 +1,7 @@
 //! What a client of rbr may not do.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use protocol::Call;
 use protocol::database::{Expected, QueryRequest};
@@ -85,6 +85,13 @@ fn client_reaches_nothing_outside_of_its_stanza() {
         let request = LinkRequest { target, path: &link, link_type: LinkType::Symbolic };
         assert_eq!(served.refuses(&Call::Link(request)).0, ACCESS, "{target}");
     }
+    // What the server's user can't read is no link
+    let closed = space.folder("repo/backup/demo/closed");
+    let file = text("repo/backup/demo/closed/backup.manifest");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let (code, message) = served.refuses(&read(&file));
+    assert_eq!((code, message), (41, format!("unable to open file '{file}' for read: [13] Permission denied")));
+    fs::remove_dir(&closed).unwrap();
     let existing = text("repo/backup/other/backup.info");
     let request = LinkRequest { target: &existing, path: &link, link_type: LinkType::Hard };
     assert_eq!(served.refuses(&Call::Link(request)).0, ACCESS);

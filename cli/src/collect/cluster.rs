@@ -8,7 +8,8 @@ use engine::pg::session::{PgSession, WalProgress};
 use monitor::snapshot::{ArchiverView, ClusterView, LagView, StanzaView};
 use repo_format::wal_name::WalSegment;
 
-use super::{ANSWER_MAX, now, within};
+use super::asked::{Asked, Patience};
+use super::{ANSWER_MAX, now};
 use crate::config::{Config, opt};
 use crate::{cancel_token, pg};
 
@@ -16,7 +17,12 @@ use crate::{cancel_token, pg};
 const REMOTE_INTERVAL_S: i64 = 600;
 
 /// Asks all clusters at the same time.
-pub(super) fn collect(config: &Arc<Config>, fact: &StanzaFact, previous: Option<&StanzaView>) -> Vec<ClusterView> {
+pub(super) fn collect(
+    config: &Arc<Config>,
+    patience: &Patience,
+    fact: &StanzaFact,
+    previous: Option<&StanzaView>,
+) -> Vec<ClusterView> {
     let ask = |&key: &u32| {
         let host = config.find_at(opt::PG_HOST, key).map(str::to_owned);
         let known = previous.and_then(|stanza| stanza.clusters.iter().find(|cluster| cluster.key == key));
@@ -28,14 +34,13 @@ pub(super) fn collect(config: &Arc<Config>, fact: &StanzaFact, previous: Option<
             return (key, host, Err(known.clone()));
         }
         let config = Arc::clone(config);
-        let thread = std::thread::Builder::new().spawn(move || within(ANSWER_MAX, move || progress(&config, key)));
-        (key, host, Ok(thread))
+        (key, host, Ok(Asked::new(move || progress(&config, key))))
     };
     let asked: Vec<_> = config.pg_keys().iter().map(ask).collect();
     let views = asked.into_iter().map(|(key, host, asked)| match asked {
         Err(known) => known,
-        Ok(thread) => {
-            let answer = thread.ok().and_then(|thread| thread.join().ok());
+        Ok(asked) => {
+            let answer = asked.within(patience.limit(ANSWER_MAX));
             view(ClusterView { key, host, time: now(), ..ClusterView::default() }, answer, fact)
         }
     });
@@ -46,12 +51,11 @@ fn progress(config: &Config, key: u32) -> Result<Option<WalProgress>> {
     PgSession::connect(&pg::host(config, key)?, cancel_token())?.wal_progress()
 }
 
-fn view(begun: ClusterView, answer: Option<Result<Option<WalProgress>>>, fact: &StanzaFact) -> ClusterView {
+fn view(begun: ClusterView, answer: Result<Option<WalProgress>>, fact: &StanzaFact) -> ClusterView {
     let progress = match answer {
-        None => return ClusterView { error: Some("unable to ask the cluster".to_owned()), ..begun },
-        Some(Err(error)) => return ClusterView { error: Some(format!("[{}] {error}", error.code)), ..begun },
-        Some(Ok(None)) => return ClusterView { is_standby: true, ..begun },
-        Some(Ok(Some(progress))) => progress,
+        Err(error) => return ClusterView { error: Some(format!("[{}] {error}", error.code)), ..begun },
+        Ok(None) => return ClusterView { is_standby: true, ..begun },
+        Ok(Some(progress)) => progress,
     };
     let archiver = ArchiverView {
         last_archived_time: progress.last_archived,

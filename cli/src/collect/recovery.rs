@@ -18,16 +18,19 @@ const ERROR_INTERVAL_S: i64 = 180;
 /// How many windows, gaps and backups are shown. Counts are complete.
 const SHOWN_MAX: usize = 500;
 
-/// Adds proofs, windows and gaps to the repositories of a stanza. `look` lists the archives.
+/// What is known of archives, by repository.
+type Looked = Vec<(u32, Result<Vec<RepoPoints>>)>;
+
+/// Adds proofs, windows and gaps to the repositories of a stanza. `look` lists the archives of these repositories.
 pub(super) fn add(
     view: &mut StanzaView,
     fact: &StanzaFact,
     previous: Option<&StanzaView>,
-    look: impl Fn() -> Result<Vec<RepoPoints>>,
+    look: impl FnOnce(&[u32]) -> Looked,
 ) {
     let time = now();
-    let mut found: Option<Result<Vec<RepoPoints>>> = None;
     let backups = view.backups.clone();
+    let mut unknown = Vec::new();
     for repo in &mut view.repos {
         let of_repo = || backups.iter().filter(|backup| backup.repo_key == repo.key);
         let proofs: Vec<&ProofView> = of_repo().filter_map(|backup| backup.proof.as_ref()).collect();
@@ -41,10 +44,19 @@ pub(super) fn add(
             let is_same = || known.backups.iter().map(String::as_str).eq(labels.iter().copied());
             (0..limit(known)).contains(&age) && (known.error.is_some() || is_same())
         };
-        repo.recovery = match known.filter(is_good) {
-            Some(known) => Some(known.clone()),
-            None => Some(recovery(repo, fact, time, found.get_or_insert_with(&look))),
-        };
+        repo.recovery = known.filter(is_good).cloned();
+        if repo.recovery.is_none() {
+            unknown.push(repo.key);
+        }
+    }
+    if unknown.is_empty() {
+        return;
+    }
+    let looked = look(&unknown);
+    for repo in &mut view.repos {
+        if let Some((_, found)) = looked.iter().find(|(key, _)| *key == repo.key) {
+            repo.recovery = Some(recovery(repo, fact, time, found));
+        }
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use engine::info::{BackupFact, Detail, InfoRequest, RunningLock, StanzaFact};
 use engine::proof::{ProofFact, ProofReport};
-use engine::session::RepoSource;
-use engine::{ErrorCode, Repo, Result, Session};
+use engine::recovery_points::RecoveryPointsRequest;
+use engine::{ErrorCode, Result, Session};
 use monitor::snapshot::{BackupView, ProofView, RunningView, StanzaView};
 
-use super::{ANSWER_MAX, CollectRequest, LIST_MAX, cluster, now, recovery, repo, spool, unreadable, within};
-use crate::config::{Command, Config, opt};
+use super::asked::Asked;
+use super::repo::RepoSet;
+use super::{ANSWER_MAX, CollectRequest, Collection, LIST_MAX, cluster, now, recovery, repo, spool, unreadable};
+use crate::config::{Command, opt};
 use crate::render::{info_json, info_lock};
-use crate::{cancel_token, repos};
 
 /// How long counting databases may take.
 const COUNT_MAX: Duration = Duration::from_secs(10);
@@ -28,20 +29,15 @@ pub(super) struct CollectedStanza {
 }
 
 /// Looks at a stanza. What does not answer is part of the result.
-pub(super) fn collect(request: &CollectRequest, name: &str) -> CollectedStanza {
-    try_collect(request, name).unwrap_or_else(|error| unreadable(request, name, &error))
+pub(super) fn collect(collection: &Collection, name: &str) -> CollectedStanza {
+    try_collect(collection, name).unwrap_or_else(|error| unreadable(&collection.request, name, &error))
 }
 
-fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> {
+fn try_collect(collection: &Collection, name: &str) -> Result<CollectedStanza> {
+    let Collection { request, patience } = collection;
     let config = Arc::new(request.daemon.for_stanza(Command::Info, name)?);
-    let answers = repo::open_all(&config);
-    let latencies: Vec<(u32, Option<f64>)> =
-        answers.iter().map(|answer| (answer.repo.key, answer.latency_seconds)).collect();
-    let opened: Vec<Repo> = answers.into_iter().map(|answer| answer.repo).collect();
-    let fact = {
-        let (config, opened) = (Arc::clone(&config), opened.clone());
-        within(ANSWER_MAX, move || session(&config, &opened)?.info(&InfoRequest::default()))?
-    };
+    let mut repos = RepoSet::open(&config, patience);
+    let fact = repos.info()?;
     let previous = request.previous.as_ref().and_then(|previous| previous.stanza(name));
     let mut errors = Vec::new();
     let mut view = StanzaView {
@@ -52,32 +48,28 @@ fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> 
         running: running(request, previous, &fact),
         ..StanzaView::default()
     };
-    count_databases(request, previous, &mut view, &config, &opened);
-    view.repos = fact.repos.iter().map(|found| repo::view(found, &fact, &latencies)).collect();
-    recovery::add(&mut view, &fact, previous, || {
-        let (config, opened) = (Arc::clone(&config), opened.clone());
-        within(LIST_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
-    });
+    view.repos = fact.repos.iter().map(|found| repo::view(found, &fact, &repos.answers)).collect();
+    let (asked_name, asked_request) = (name.to_owned(), request.clone());
+    let spool = Asked::new(move || spool::collect(&asked_request, &asked_name));
     match request.daemon.for_stanza(Command::Backup, name) {
-        Ok(backup) => view.clusters = cluster::collect(&Arc::new(backup), &fact, previous),
+        Ok(backup) => view.clusters = cluster::collect(&Arc::new(backup), patience, &fact, previous),
         // A host without clusters has no such configuration
         Err(error) if error.code == ErrorCode::OptionRequired => (),
         Err(error) => errors.push(format!("clusters: {error}")),
     }
-    match spool::collect(request, name) {
+    match spool.within(patience.limit(ANSWER_MAX)) {
         Ok(spool) => view.spool = spool,
         Err(error) => errors.push(format!("spool: {error}")),
     }
+    // Last, since these take longest
+    count_databases(request, previous, &mut view, &mut repos);
+    recovery::add(&mut view, &fact, previous, |keys| {
+        let look = |session: &Session| session.recovery_points(&RecoveryPointsRequest::default());
+        repos.ask(LIST_MAX, |key| keys.contains(&key), look)
+    });
     let info = info_json::render(std::slice::from_ref(&fact), Detail::Full);
     let info = info.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(CollectedStanza { view, info, errors })
-}
-
-/// A session with repositories that are open.
-fn session(config: &Config, opened: &[Repo]) -> Result<Session> {
-    let sources = opened.iter().cloned().map(RepoSource::Open);
-    let session = Session::new(repos::stanza(config)?, sources)?.with_cancel(cancel_token().clone());
-    Ok(session.with_lock_path(repos::lock_path(config)?))
 }
 
 fn backup_view(backup: &BackupFact) -> BackupView {
@@ -164,8 +156,7 @@ fn count_databases(
     request: &CollectRequest,
     previous: Option<&StanzaView>,
     view: &mut StanzaView,
-    config: &Arc<Config>,
-    opened: &[Repo],
+    repos: &mut RepoSet<'_>,
 ) {
     let wanted = request.daemon.find(opt::METRICS_DATABASES).unwrap_or("none");
     let newest = |kinds: &[&str], backups: &[BackupView]| {
@@ -189,14 +180,13 @@ fn count_databases(
             if Instant::now() >= end {
                 return None;
             }
-            let (config, label) = (Arc::clone(config), key.1.clone());
-            let of_backup: Vec<Repo> = opened.iter().filter(|repo| repo.key == key.0).cloned().collect();
-            let count = within(ANSWER_MAX, move || {
-                let request = InfoRequest { set: Some(label), ..InfoRequest::default() };
-                let fact = session(&config, &of_backup)?.info(&request)?;
-                let set = fact.backups.into_iter().next().and_then(|backup| backup.set);
+            let label = key.1.clone();
+            let question = move |session: &Session| {
+                let request = InfoRequest { set: Some(label.clone()), ..InfoRequest::default() };
+                let set = session.info(&request)?.backups.into_iter().next().and_then(|backup| backup.set);
                 Ok(set.map(|set| set.databases.len() as u64))
-            });
+            };
+            let (_, count) = repos.ask(ANSWER_MAX, |repo| repo == key.0, question).pop()?;
             count.inspect_err(|error| engine::warn!("backup {}: databases: {error}", key.1)).ok().flatten()
         });
     }

@@ -1,7 +1,7 @@
 //! `daemon`: runs commands by schedule.
 
 use daemon::process::HostProcesses;
-use daemon::service::{PlanSource, Service};
+use daemon::service::Service;
 use daemon::store::StateDirectory;
 use daemon::supervisor::Supervisor;
 use daemon::wakeup::Wakeups;
@@ -16,9 +16,9 @@ use crate::jobs::{self, FilesSource};
 /// # Errors
 /// The configuration is not valid, the state directory can't be used, or another daemon uses it.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let mut source = FilesSource::new(config);
+    let mut source = FilesSource::new(config)?;
     // An error of the configuration is more useful than one of the directory
-    source.load()?;
+    source.check()?;
     let path = jobs::state_path(config)?;
     let records = StateDirectory::open(path)?;
     let _lock = records.lock_daemon()?;

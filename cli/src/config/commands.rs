@@ -309,8 +309,8 @@ pub static COMMANDS: [CommandDecl; 29] = [
             options of the daemon for this schedule only. Options of the daemon for all schedules are in \
             [global:daemon].\n\nEach run is a process of its own with its own log. Runs of one stanza and repository do \
             not overlap. A run that was missed is made up for once. A scheduled verify fails if anything is invalid.\n\n\
-            SIGHUP, or a change of the files, reads the configuration again. If it is not valid, the schedules stay as they \
-            are. The commands read the files themselves when they start, so they fail until the files are valid again.",
+            SIGHUP, or a change of the files, reads the configuration again. If it is not valid, the daemon says why, and the \
+            schedules and their commands go on with the configuration that it has.",
         ..BASE
     },
     CommandDecl {

@@ -100,6 +100,12 @@ impl CommandLine {
         arguments
     }
 
+    /// Returns the value of an option without indexes.
+    pub(crate) fn value_of(&self, decl: &OptionDecl) -> Option<&str> {
+        let found = self.found.get(options::find(decl.name)?, 1)?;
+        found.values.first().map(String::as_str)
+    }
+
     /// Parses the arguments. The first is the path of the program. The default command is `help`.
     ///
     /// # Errors

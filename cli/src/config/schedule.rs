@@ -8,6 +8,7 @@ use std::path::Path;
 use daemon::job::Completion;
 use engine::{Error, ErrorCode, Result};
 
+use super::copy::{ConfigCopy, CopyingFiles};
 use super::decl::{Command, OptionDecl, Role, ValueKind};
 use super::env::PREFIX;
 use super::file::{self, Ini, SystemFiles, read_values};
@@ -67,12 +68,14 @@ fn invalid(text: String) -> Error {
 }
 
 impl Config {
-    /// Reads the configuration files again.
+    /// Reads the configuration files again, and returns what was read with it.
     ///
     /// # Errors
     /// The same as [`Config::resolve`].
-    pub fn reread(&self) -> Result<Config> {
-        resolve::reread(self, &SystemFiles)
+    pub(crate) fn reread(&self) -> Result<(Config, ConfigCopy)> {
+        let files = CopyingFiles::new(&SystemFiles);
+        let config = resolve::reread(self, &files)?;
+        Ok((config, files.into_copy()))
     }
 
     /// Returns the schedules of the configuration, by stanza and name: those of `--stanza`, or all.
@@ -360,8 +363,9 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
     if of_all.contains(&decl.name) {
         return Err(invalid(format!("option '{shown}' is for all schedules")).hint("set it in [global:daemon]."));
     }
-    let of_process: [OptionIndex; 6] = [
+    let of_process: [OptionIndex; 7] = [
         opt::CONFIG.decl().name,
+        opt::CONFIG_COPY.decl().name,
         opt::CONFIG_PATH.decl().name,
         opt::CONFIG_INCLUDE_PATH.decl().name,
         opt::EXEC_ID.decl().name,

@@ -399,7 +399,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Errors of object stores show the request, its id at the store and the store's message. They show neither the headers of the request nor any secret that the store sends back.",
     ),
     ("all", "Errors of the system include their cause (`[28] No space left on device`)."),
-    ("all", "Workers are threads. There are no processes of the role `local`."),
+    (
+        "all",
+        "Workers are threads. Processes of the role `local` are refused [067]. pgBackRest starts them with its own program \
+            only, whatever `cmd` says, so its commands never ask rbr for one, unless its program is replaced while they run.",
+    ),
     (
         "remote",
         "A client reaches only the repository, without the directories of other stanzas if it has one, or the data \

@@ -71,8 +71,8 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         let key = job.key.clone();
         // Somebody else may have run it
         self.change(&key, |_| ());
-        let Some(managed) = self.jobs.get_mut(&key) else { return };
-        managed.waiting = None;
+        self.note_going_on(&key, now);
+        let Some(managed) = self.jobs.get(&key) else { return };
         if is_started(&managed.state) {
             self.wake_at(now.elapsed);
             return;

@@ -16,7 +16,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
 /// dead.
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 /// The most warnings of a server that are logged.
 const WARNINGS_MAX: usize = 1000;
 /// How long the server may take to end after the connection was closed.
@@ -126,15 +126,15 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
 }
 
 /// Sends a request from time to time while there is nothing else to send.
-pub(super) fn keep_alive(shared: &Shared, dialect: &Dialect) {
+pub(super) fn keep_alive(shared: &Shared, dialect: &Dialect, idle: Duration) {
     let (stop, changed) = &shared.stop;
     loop {
-        let left = IDLE.saturating_sub(lock(&shared.output).sent_last.elapsed());
+        let left = idle.saturating_sub(lock(&shared.output).sent_last.elapsed());
         let waited = changed.wait_timeout_while(lock(stop), left, |stop| !*stop);
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
             return;
         }
-        if lock(&shared.output).sent_last.elapsed() >= IDLE {
+        if lock(&shared.output).sent_last.elapsed() >= idle {
             let (sender, _) = channel();
             if shared.send(&Call::Noop, None, dialect, sender).is_err() {
                 return;

@@ -5,6 +5,7 @@
 //! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
 //! sends a request, which hides the time that messages travel.
 
+use std::fmt;
 use std::io::{BufRead, Write};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use protocol::options::ConfigRequest;
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
-use super::answers::{EXIT_WAIT, keep_alive, read};
+use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
 use super::link::{Link, Opened};
 use super::process::Process;
@@ -61,6 +62,13 @@ impl PendingAnswer {
     /// The server's error, or the error that ended the connection.
     pub(crate) fn wait(self) -> Result<Answer> {
         self.connection.receive(&self.reply, None)
+    }
+
+    /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection.
+    pub(crate) fn finish_within(self, limit: Duration) {
+        if let Err(RecvTimeoutError::Timeout) = self.reply.recv_timeout(limit) {
+            let _ = self.connection.silent(RecvTimeoutError::Timeout);
+        }
     }
 
     /// Waits for an answer that the server may need long for, or until the token is cancelled. This ends the connection,
@@ -235,11 +243,13 @@ impl Connection {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
         };
+        // A server of pgBackRest waits for the next request no longer than for this time limit
+        let idle = IDLE.min(settings.timeout / 2);
         let (dialect, (ready, is_ready)) = (connection.dialect, channel());
         connection.start_thread("remote-idle", move |shared| {
             // The first requests are answered one by one
             if is_ready.recv().is_ok() {
-                keep_alive(shared, dialect);
+                keep_alive(shared, dialect, idle);
             }
         })?;
         let connection = Arc::new(connection);
@@ -277,6 +287,11 @@ impl Connection {
     /// Returns whether both sides can do this.
     pub(crate) fn has(&self, capability: Capability) -> bool {
         self.capabilities.get().is_some_and(|common| common.has(capability))
+    }
+
+    /// Returns whether there are, or may be, other connections to the same server.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.channels.is_none() || self.has(Capability::Channels)
     }
 
     /// Returns whether nothing can be sent any more.
@@ -371,6 +386,12 @@ impl Connection {
         end.to_error()
     }
 
+    /// Ends the connection as after a silence.
+    #[cfg(test)]
+    pub(super) fn give_up(&self) {
+        let _ = self.silent(RecvTimeoutError::Timeout);
+    }
+
     /// Ends the connection at once.
     fn end(&self, end: &End) {
         self.shared.fail(end);
@@ -383,6 +404,12 @@ impl Connection {
 fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     let begin = part.as_ptr().addr() - message.as_ptr().addr();
     (begin, begin + part.len())
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Connection {

@@ -65,13 +65,19 @@ impl Process {
     /// # Errors
     /// [`ErrorCode::Execute`] if the program can't be started, [`ErrorCode::Kernel`] if no thread can be started.
     pub(super) fn start(remote: &RemoteSettings, settings: &SshSettings) -> Result<Opened> {
+        let name = format!("remote-{} process on '{}'", remote.process, remote.host);
         let mut child = Command::new(&settings.program)
             .args(&settings.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| Error::from_io(ErrorCode::Execute, format!("unable to execute '{}'", settings.program), e))?;
+            .map_err(|e| {
+                let number = ErrorCode::Execute.number();
+                let what =
+                    format!("{name} terminated unexpectedly [{number}]: unable to execute '{}'", settings.program);
+                Error::from_io(ErrorCode::Execute, what, e)
+            })?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(Error::new(ErrorCode::Assert, "standard streams of the SSH client are missing"));
@@ -82,7 +88,6 @@ impl Process {
             read_stderr(stderr, &kept);
             drop(sender);
         });
-        let name = format!("remote-{} process on '{}'", remote.process, remote.host);
         let output = ProcessInput::new(stdin, &name, remote.timeout);
         let mut process = Process { name, child, stderr: text, stderr_end };
         let started = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));

@@ -42,12 +42,20 @@ impl Link for SocketLink {
 
 /// Connects to a server that runs on a thread.
 pub(crate) fn connect(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
-    connect_offering(Capabilities::own().without(Capability::Channels), server)
+    connect_within(Duration::from_secs(60), server)
+}
+
+/// The same with a time limit of the protocol.
+pub(crate) fn connect_within(
+    timeout: Duration,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+) -> Result<Arc<Connection>> {
+    connect_offering(Capabilities::own().without(Capability::Channels), timeout, server)
 }
 
 /// Connects to a server that runs on a thread, and offers channels.
 pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
-    connect_offering(Capabilities::own(), server)
+    connect_offering(Capabilities::own(), Duration::from_secs(60), server)
 }
 
 /// The settings of the server on the thread.
@@ -59,13 +67,15 @@ pub(crate) fn thread_settings() -> RemoteSettings {
 
 fn connect_offering(
     offered: Capabilities,
+    timeout: Duration,
     server: impl FnOnce(UnixStream) + Send + 'static,
 ) -> Result<Arc<Connection>> {
     let (near, far) = UnixStream::pair().unwrap();
     std::thread::spawn(move || server(far));
+    let settings = RemoteSettings { timeout, ..thread_settings() };
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
-    Connection::over(&thread_settings(), Beginning { kind: "ssh", arguments: None, offered }, opened)
+    Connection::over(&settings, Beginning { kind: "ssh", arguments: None, offered }, opened)
 }
 
 struct NoOptions;
@@ -142,7 +152,16 @@ impl Script {
 
     /// Answers the last request with an error.
     pub(crate) fn refuse(&mut self, error: &Error) {
-        let answer = AnswerMessage::encode_error(Some(self.session()), &ErrorAnswer::from(error));
+        self.send_error(Some(self.session()), error);
+    }
+
+    /// Sends an error that answers no request.
+    pub(crate) fn give_up(&mut self, error: &Error) {
+        self.send_error(None, error);
+    }
+
+    fn send_error(&mut self, session: Option<u64>, error: &Error) {
+        let answer = AnswerMessage::encode_error(session, &ErrorAnswer::from(error));
         answer.write_to(&mut self.output).unwrap();
     }
 }

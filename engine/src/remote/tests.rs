@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use protocol::storage::{InfoLevel, ListRequest};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
-use super::testing::{Script, connect, connect_with_channels, serve_data};
+use super::testing::{Script, connect, connect_with_channels, connect_within, serve_data};
 use crate::ErrorCode;
 
 /// A list with capabilities of other versions.
@@ -139,4 +140,48 @@ fn client_of_a_later_version_is_told_what_both_know() {
     assert!(common.has(Capability::CopyJobs) && !common.has(Capability::WholeWrites));
     assert_eq!(Capabilities::own().common(&common), common);
     assert!(offer(&[("later", 3)]).is_empty());
+}
+
+#[test]
+fn error_of_a_server_that_gives_up_unasked_is_the_one_of_the_command() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(None);
+        script.give_up(&crate::Error::new(ErrorCode::FileRead, "timeout after 5000ms waiting for read from 'client'"));
+        while script.read().is_some() {}
+    });
+    let connection = connection.unwrap();
+    let begin = Instant::now();
+    while !connection.has_ended() && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let error = connection.check().unwrap_err();
+    assert_eq!(error.code, ErrorCode::FileRead);
+    assert!(error.message.contains("timeout after 5000ms waiting for read from 'client'"), "{}", error.message);
+}
+
+#[test]
+fn idle_connection_with_a_short_time_limit_is_kept() {
+    let limit = Duration::from_secs(2);
+    let (sender, noops) = channel();
+    let connection = connect_within(limit, move |stream| {
+        // As a server of pgBackRest with the same time limit
+        stream.set_read_timeout(Some(limit)).unwrap();
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(None);
+        while let Some(call) = script.read() {
+            let is_noop = call == Call::Noop;
+            script.answer(None);
+            if is_noop && sender.send(()).is_err() {
+                break;
+            }
+        }
+    });
+    let connection = connection.unwrap();
+    for _ in 0..3 {
+        noops.recv_timeout(Duration::from_secs(60)).expect("a request before the time limit");
+    }
+    assert!(!connection.has_ended());
 }

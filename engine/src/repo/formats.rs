@@ -58,12 +58,11 @@ fn load_beside<T: Send>(
     load: impl Fn() -> Result<T> + Send + Sync,
 ) -> Result<T> {
     let (result, checked) = repo.both(&load, || check_beside(repo, stanza, loaded));
-    // A difference is the better answer, because it says what to do
-    if result.is_err() {
-        check(repo, stanza)?;
+    match result {
+        Ok(result) => checked.map(|()| result),
+        // A difference is the better answer, because it says what to do
+        Err(error) => Err(check(repo, stanza).err().filter(|e| e.code == ErrorCode::FileInvalid).unwrap_or(error)),
     }
-    let result = result?;
-    checked.map(|()| result)
 }
 
 /// Checks the formats, of which those of the files in `known` are known to be [`REPOSITORY_FORMAT`].

@@ -8,7 +8,7 @@
 //! A client may also ask what a link leads to, after it was told about the link.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -61,8 +61,9 @@ impl RepositoryArea {
         let base = path.trim_end_matches('/').to_owned();
         let mut roots = Vec::new();
         if has_links {
-            let root =
-                |relative: &str| Root { path: relative.to_owned(), place: real(&Path::new(path).join(relative)) };
+            // A place that can't be told is below no path
+            let place = |relative: &str| real(&Path::new(path).join(relative)).unwrap_or_default();
+            let root = |relative: &str| Root { path: relative.to_owned(), place: place(relative) };
             roots.push(root(""));
             roots.extend(STANZA_PARENTS.map(root));
             // Every path would be below an empty one
@@ -117,9 +118,12 @@ impl RepositoryArea {
         }
         let shown = Path::new(path);
         let place = match (shown.parent(), shown.file_name()) {
-            (Some(parent), Some(name)) if !follow && !relative.as_str().is_empty() => real(parent).join(name),
+            (Some(parent), Some(name)) if !follow && !relative.as_str().is_empty() => {
+                real(parent).map(|parent| parent.join(name))
+            }
             _ => real(shown),
         };
+        let place = place.map_err(|e| Error::from_io(ErrorCode::FileOpen, format!("unable to resolve '{path}'"), e))?;
         // The deepest directory says what the place is: `backup` may be anywhere, also in the repository
         let above = self.roots.iter().filter(|root| place.starts_with(&root.place));
         let root = above.max_by_key(|root| root.place.components().count());
@@ -176,34 +180,41 @@ impl RepositoryArea {
 /// How many links to missing files are followed.
 const DANGLING_MAX: u8 = 8;
 
-/// Where a path leads. Parts that do not exist are taken as they are. Empty if that can't be told: below no root.
-fn real(path: &Path) -> PathBuf {
-    real_within(path, DANGLING_MAX).unwrap_or_default()
+/// Where a path leads. Parts that do not exist are taken as they are, and parts that this user can't look up: whatever is
+/// done with the path fails for that reason.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    real_within(path, DANGLING_MAX)
 }
 
-fn real_within(path: &Path, dangling_max: u8) -> Option<PathBuf> {
+fn real_within(path: &Path, dangling_max: u8) -> io::Result<PathBuf> {
+    let in_circles = || io::Error::from(rustix::io::Errno::LOOP);
     let mut missing = Vec::new();
     for ancestor in path.ancestors() {
         match ancestor.canonicalize() {
             Ok(mut place) => {
                 place.extend(missing.iter().rev());
-                return Some(place);
+                return Ok(place);
             }
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+                ) =>
+            {
                 if let Ok(target) = ancestor.read_link() {
                     // What is written through a link to a missing file is created there
-                    let target = ancestor.parent()?.join(target);
-                    let mut place = real_within(&target, dangling_max.checked_sub(1)?)?;
+                    let target = ancestor.parent().unwrap_or(ancestor).join(target);
+                    let mut place = real_within(&target, dangling_max.checked_sub(1).ok_or_else(in_circles)?)?;
                     place.extend(missing.iter().rev());
-                    return Some(place);
+                    return Ok(place);
                 }
                 // Nobody knows what is above a part that does not exist
-                missing.push(ancestor.file_name()?);
+                missing.push(ancestor.file_name().ok_or(error)?);
             }
-            Err(_) => return None,
+            Err(error) => return Err(error),
         }
     }
-    None
+    Err(ErrorKind::NotFound.into())
 }
 
 /// The path without `.` and `..`.

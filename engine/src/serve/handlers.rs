@@ -190,7 +190,7 @@ impl Handlers {
         let usage = &self.served.usage;
         Ok(match call {
             Call::ReadOpen(request) => {
-                let opened = ReadSession::open(request, self.files()?, usage)?;
+                let opened = ReadSession::open(request, self.files()?, usage, &self.served.cancel)?;
                 match opened {
                     Some(reading) => self.begin_read(reading, session, seat, true)?,
                     None => Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true },

@@ -13,7 +13,7 @@ use crate::{Error, ErrorCode, Result};
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// The memory that the codecs of all channels of a connection may use, in bytes. This is enough for zst at level 22 on each.
 const CHANNELS_MEMORY_BYTES_MAX: u64 = CHANNELS_MAX as u64 * (1 << 30);
-/// What filters may keep in addition while data passes, in bytes, such as the map of a file's blocks.
+/// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
 
 /// What a connection uses. Its channels use it together. Clones share it.
@@ -92,7 +92,7 @@ pub(super) fn too_much_memory() -> Error {
     Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
 }
 
-/// What all filters of a connection have grown to, in bytes.
+/// What all filters and workers of a connection have grown to, in bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grown(Arc<AtomicU64>);
 
@@ -103,7 +103,7 @@ impl Grown {
     }
 }
 
-/// What one filter has grown to. Dropping it gives it back.
+/// What one filter, or the job of a worker, has grown to. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Growth {
     total: Grown,

@@ -30,9 +30,16 @@ impl ReadSession {
     ///
     /// # Errors
     /// Those of [`Files::read`] and [`Chain::new`].
-    pub(super) fn open(request: &ReadRequest<'_>, files: &Files, usage: &Usage) -> Result<Option<Self>> {
+    pub(super) fn open(
+        request: &ReadRequest<'_>,
+        files: &Files,
+        usage: &Usage,
+        cancel: &CancelToken,
+    ) -> Result<Option<Self>> {
         let range = ReadRange { offset: request.offset, limit: request.limit };
         let Some(file) = files.read(request.path, range, request.version)? else { return Ok(None) };
+        // A chain without output reads all of the file at once
+        let file = Box::new(UntilCancelled { file, cancel: cancel.clone() });
         let chain = Chain::new(file, &request.filters, files, usage)?;
         Ok(Some(ReadSession { chain }))
     }
@@ -62,6 +69,19 @@ impl ReadSession {
                 result => return result.map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read file", e)),
             }
         }
+    }
+}
+
+/// A file whose reading ends with a token.
+struct UntilCancelled {
+    file: Box<dyn Read + Send>,
+    cancel: CancelToken,
+}
+
+impl Read for UntilCancelled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check()?;
+        self.file.read(buffer)
     }
 }
 
@@ -164,6 +184,19 @@ impl Read for PartsSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_that_is_read_without_output_ends_with_the_token() {
+        let cancel = CancelToken::new();
+        let mut file = UntilCancelled { file: Box::new(io::repeat(1)), cancel: cancel.clone() };
+        std::thread::scope(|scope| {
+            let reads = scope.spawn(move || io::copy(&mut file, &mut io::sink()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!reads.is_finished());
+            cancel.cancel();
+            assert!(reads.join().unwrap().is_err());
+        });
+    }
 
     #[test]
     fn ranges_of_a_file_share_its_path_and_count() {

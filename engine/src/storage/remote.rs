@@ -4,8 +4,9 @@
 //! `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::call::CallKind;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
@@ -20,7 +21,7 @@ use super::{
     Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
     RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings};
+use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -35,28 +36,46 @@ const BLOCKS_AHEAD_MAX: usize = 4;
 const READS_AHEAD: usize = 4;
 /// Requests to remove that are sent before the first answer is read.
 const REMOVED_AT_ONCE: usize = 100;
+/// How long to wait until the server has dropped a file that is not complete.
+const DROPPED_WAIT: Duration = Duration::from_secs(30);
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
 const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 
+/// How to reach a repository on another host.
+#[derive(Clone, Debug)]
+pub struct RemoteRepoSettings {
+    /// How to start each process: first that of the command itself, then those that may be started for files that are in use at
+    /// the same time.
+    pub processes: Vec<RemoteSettings>,
+}
+
 /// A repository on another host.
 pub struct RemoteStorage {
-    connection: Arc<Connection>,
+    lanes: Lanes,
     /// The repository's root on the host.
     root: String,
     features: Features,
 }
 
-impl OpenStorage for RemoteSettings {
+impl OpenStorage for RemoteRepoSettings {
     fn open(&self) -> Result<OpenedStorage> {
-        RemoteStorage::over(Connection::open(self)?, self)
+        let connection = match &*self.processes {
+            [] => return Err(Error::new(ErrorCode::Assert, "no settings of a remote process")),
+            [only] => Connection::open(only)?,
+            [first, ..] => Connection::open_with_channels(first)?,
+        };
+        RemoteStorage::over(connection, &self.processes)
     }
 }
 
 impl RemoteStorage {
     /// Asks for what the repository is like.
-    pub(crate) fn over(connection: Arc<Connection>, settings: &RemoteSettings) -> Result<OpenedStorage> {
+    pub(crate) fn over(connection: Arc<Connection>, processes: &[RemoteSettings]) -> Result<OpenedStorage> {
         // Only the configuration of that host may contain it
-        let passphrase = if settings.asks_passphrase { cipher_pass(&connection, settings.key)? } else { None };
+        let passphrase = match processes.first().filter(|settings| settings.asks_passphrase) {
+            Some(settings) => cipher_pass(&connection, settings.key)?,
+            None => None,
+        };
         let answer = connection.call(&Call::Features)?;
         let found = FeaturesAnswer::decode(answer.data())?;
         let has = |bit| found.features.has(bit);
@@ -68,7 +87,8 @@ impl RemoteStorage {
             errors_last: false,
         };
         let root = found.path.trim_end_matches('/').to_owned();
-        Ok(OpenedStorage { storage: Arc::new(RemoteStorage { connection, root, features }), passphrase })
+        let lanes = Lanes::new(connection, processes.to_vec());
+        Ok(OpenedStorage { storage: Arc::new(RemoteStorage { lanes, root, features }), passphrase })
     }
 }
 
@@ -98,7 +118,7 @@ impl RemoteStorage {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<Answer> {
-        self.connection.call(call)
+        self.lanes.first().call(call)
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -157,8 +177,9 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        let reader = RemoteReader::open(&self.connection, &self.absolute(path), range.offset, range.limit)?;
-        Ok(reader.map(|reader| Box::new(reader) as Box<dyn RepoReader>))
+        let lane = self.lanes.take()?;
+        let reader = RemoteReader::open(lane.connection(), &self.absolute(path), range.offset, range.limit)?;
+        Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -169,9 +190,14 @@ impl RepoStorage for RemoteStorage {
         if range.limit == Some(0) {
             return PendingRead::opened(self.read(path, range));
         }
-        let reader = |reader| Box::new(reader) as Box<dyn RepoReader>;
-        match RemoteOpening::send(&self.connection, &self.absolute(path), range.offset, range.limit) {
-            Ok(opening) => PendingRead::later(move || Ok(opening.wait()?.map(reader))),
+        let begun = self.lanes.take().and_then(|lane| {
+            let opening = RemoteOpening::send(lane.connection(), &self.absolute(path), range.offset, range.limit)?;
+            Ok((opening, lane))
+        });
+        match begun {
+            Ok((opening, lane)) => {
+                PendingRead::later(move || Ok(opening.wait()?.map(|reader| LaneReader::boxed(reader, lane))))
+            }
             Err(error) => PendingRead::opened(Err(error)),
         }
     }
@@ -191,10 +217,12 @@ impl RepoStorage for RemoteStorage {
             is_atomic: options.atomic,
             filters: Vec::new(),
         };
-        let sent = self.connection.send(&Call::WriteOpen(request), None)?;
+        let lane = self.lanes.take()?;
+        let sent = lane.connection().send(&Call::WriteOpen(request), None)?;
         let session = sent.session;
         Ok(Box::new(RemoteWriter {
-            connection: Arc::clone(&self.connection),
+            connection: Arc::clone(lane.connection()),
+            _lane: lane,
             session,
             temporary: options.atomic.then(|| format!("{absolute}{TEMPORARY_SUFFIX}")),
             block: Vec::new(),
@@ -222,7 +250,7 @@ impl RepoStorage for RemoteStorage {
             let sent = some.iter().map(|path| {
                 let absolute = self.absolute(path);
                 let request = RemoveRequest { path: &absolute, error_on_missing: false };
-                self.connection.send(&Call::Remove(request), None)
+                self.lanes.first().send(&Call::Remove(request), None)
             });
             // All are sent before the first answer is waited for
             let sent = sent.collect::<Result<Vec<_>>>()?;
@@ -262,9 +290,27 @@ impl RepoStorage for RemoteStorage {
     }
 }
 
-impl RepoReader for RemoteReader {
+/// A file that is read, and the connection that it uses.
+struct LaneReader {
+    reader: RemoteReader,
+    _lane: LaneUse,
+}
+
+impl LaneReader {
+    fn boxed(reader: RemoteReader, lane: LaneUse) -> Box<dyn RepoReader> {
+        Box::new(LaneReader { reader, _lane: lane })
+    }
+}
+
+impl Read for LaneReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl RepoReader for LaneReader {
     fn is_ready(&self) -> bool {
-        self.is_buffered()
+        self.reader.is_buffered()
     }
 }
 
@@ -282,6 +328,7 @@ enum WriterState {
 /// the file is open.
 struct RemoteWriter {
     connection: Arc<Connection>,
+    _lane: LaneUse,
     session: u64,
     /// The name of an atomic file until it is complete.
     temporary: Option<String>,
@@ -371,9 +418,15 @@ impl Drop for RemoteWriter {
             return;
         }
         // If the connection is lost, the next command removes what is left
-        drop(self.connection.send(&Call::Cancel(CallKind::StorageWrite), Some(self.session)));
+        let mut sent = vec![self.connection.send(&Call::Cancel(CallKind::StorageWrite), Some(self.session))];
         if let Some(path) = &self.temporary {
-            drop(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
+            sent.push(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
+        }
+        if self.connection.is_one_of_several() {
+            // What is on its way must not reach a file that another connection then creates under this name
+            for answer in sent.into_iter().flatten() {
+                answer.finish_within(DROPPED_WAIT);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Daemon, Metrics, Schedule};
+use crate::config::decl::Command::{ArchiveGet, Daemon, Metrics, Schedule};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{COMMANDS, CommandSet, MAIN, OptionDecl, Range, Section, ValueKind, on};
 use crate::config::handle::{Opt, options};
@@ -46,6 +46,18 @@ options! {
         detail: "If the daemon was not running when a schedule was due, or if the last run took too long, the command runs \
             once, as soon as possible. If disabled, a run that is more than a minute late is left out, which is a result \
             like others.",
+        ..OWN
+    };
+
+    CONFIG_COPY: Opt<String> = OptionDecl {
+        name: "config-copy",
+        kind: ValueKind::Path,
+        section: Section::CommandLine,
+        commands: SCHEDULED.with(&[ArchiveGet, Metrics, Schedule]),
+        internal: true,
+        summary: "Copy of the configuration files.",
+        detail: "The daemon passes it to the processes that it starts, so that they have the configuration that the daemon has \
+            accepted. archive-get of a test-restore gets it, too.",
         ..OWN
     };
 

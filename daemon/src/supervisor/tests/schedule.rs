@@ -6,7 +6,7 @@ use super::super::*;
 use super::simulation::{Course, Purpose, Script, Simulation, hourly, takes};
 use crate::cron::Cron;
 use crate::state::RunResult;
-use crate::testing::job;
+use crate::testing::{job, log_lines};
 
 #[test]
 fn day_has_a_run_for_each_time_and_a_result_for_each_run() {
@@ -152,4 +152,28 @@ fn clock_that_was_far_ahead_while_the_job_failed_does_not_keep_it_from_running()
     assert_eq!(last, ("2026-06-01T01:00:00Z".to_owned(), Ok(0)));
     assert!(simulation.told().iter().any(|body| body["result"] == "success"), "{:?}", simulation.told());
     assert!(simulation.state("demo", "hourly").events.is_empty());
+}
+
+#[test]
+fn job_that_waits_for_a_busy_stanza_says_so_once_and_when_it_goes_on() {
+    fn jobs() -> Vec<Job> {
+        // The long one is due first; the other one has a new run every ten seconds meanwhile
+        vec![job("a", "long", "59 59 0 * * *"), job("a", "often", "*/10 * * 1 * *")]
+    }
+    let script: Script = Box::new(|purpose, _, _| match purpose {
+        Purpose::Command(key) if key.name == "long" => Course::of(600, 0),
+        _ => Course::of(1, 0),
+    });
+    let mut simulation = Simulation::new("2026-06-01T00:59:00Z", jobs, script);
+    let lines = log_lines(|| {
+        simulation.run_for(300);
+        // A reload does not begin a new wait
+        let (jobs, moment) = ((simulation.jobs)(), simulation.moment());
+        let settings = SupervisorSettings { host: "host".to_owned(), job_max: 2 };
+        simulation.supervisor.as_mut().unwrap().set_jobs(jobs, settings, moment);
+        simulation.run_for(600);
+    });
+    let told: Vec<&String> = lines.iter().filter(|line| line.contains("waits") || line.contains("goes on")).collect();
+    assert_eq!(told, ["job a/often waits: job a/long is running", "job a/often goes on after waiting for 599s"]);
+    assert!(lines.iter().filter(|line| line.starts_with("job a/often: backup starts")).count() > 10);
 }

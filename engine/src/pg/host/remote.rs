@@ -3,7 +3,8 @@
 //! The processes are `pgbackrest COMMAND:remote`, or rbr in its place ([`crate::remote`]). The first one belongs to the
 //! command itself: it holds the locks of that host until the end, connects to the server and lists the data directory.
 //! Each worker has one more, which reads, checks, compresses and encrypts files, because a process answers one request
-//! after the other. They are started when they are first needed.
+//! after the other. They are started when they are first needed. rbr on that host serves workers on channels instead, which
+//! share few processes ([`Carriers`]).
 //!
 //! Source of the requests: pgBackRest `src/protocol/helper.c`, `src/db/db.c` and `src/storage/remote/storage.c`.
 
@@ -19,7 +20,6 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
@@ -40,7 +40,7 @@ use crate::pg::control_file;
 use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, FileEncoder};
 use crate::pipeline::restore::{BlockGeometry, Hashed};
-use crate::remote::{Connection, RemoteSettings};
+use crate::remote::{Carriers, Connection, RemoteSettings};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -69,6 +69,7 @@ pub struct RemoteHost {
     main: Mutex<Option<Arc<Connection>>>,
     /// The workers' connections.
     workers: Vec<Worker>,
+    carriers: Carriers,
 }
 
 /// A worker on the host: a process, or a channel of one.
@@ -77,36 +78,24 @@ struct Worker {
     /// It ends with the threads that use it.
     connection: Mutex<Weak<Connection>>,
     open_files: Arc<OpenFiles>,
-    /// The process of this number that carries channels. It ends with the last of them.
-    carrier: Mutex<Weak<Connection>>,
-}
-
-/// The distance, as the time of an answer, from which on one process fewer carries the workers of the next one: the window of an
-/// SSH channel is 2 MiB, so this is 200 MB/s.
-const ROUND_TRIP_OF_A_CARRIER: Duration = Duration::from_millis(10);
-/// The most workers of one process. Their data is encrypted one after the other.
-const WORKERS_OF_A_CARRIER: usize = 4;
-/// The most processes that carry channels. With the defaults of sshd, ten clients may log in at a time.
-const CARRIERS_MAX: usize = 8;
-
-/// Returns how many processes carry the channels of so many workers.
-fn carriers(round_trip: Duration, workers: usize) -> usize {
-    let of_distance = round_trip.as_millis().div_ceil(ROUND_TRIP_OF_A_CARRIER.as_millis());
-    let of_distance = usize::try_from(of_distance).unwrap_or(usize::MAX);
-    of_distance.max(workers.div_ceil(WORKERS_OF_A_CARRIER)).min(workers).clamp(1, CARRIERS_MAX)
 }
 
 impl RemoteHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: RemotePgSettings) -> Self {
         let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
-        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers, carriers: Carriers::default() }
     }
 
     /// The host at the other end of a connection, which has asked for the features. Its only worker uses it, too.
     pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
         let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
-        RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
+        RemoteHost {
+            settings: Arc::new(settings),
+            main: Mutex::new(Some(connection)),
+            workers: vec![worker],
+            carriers: Carriers::default(),
+        }
     }
 
     /// Starts a process on the host.
@@ -123,36 +112,12 @@ impl RemoteHost {
 
     /// Starts a worker: on a channel if rbr is there, otherwise with a process.
     fn start_worker(&self, number: u32) -> Result<Arc<Connection>> {
-        let settings = self.settings.processes.get(number as usize);
-        if let Some(settings) = settings
-            && let Some(carrier) = self.carrier(number)?
-            && let Some(connection) = carrier.open_channel(settings)?
-        {
-            return begin(connection);
+        // One worker more than the command has is for a backup from a standby
+        let workers = self.workers.len().saturating_sub(1);
+        match self.carriers.open(&self.main()?, &self.settings.processes, number as usize, workers)? {
+            Some(connection) => begin(connection),
+            None => self.start(number as usize),
         }
-        self.start(number as usize)
-    }
-
-    /// Returns what carries the channel of a worker; `None` if the host has no channels.
-    fn carrier(&self, number: u32) -> Result<Option<Arc<Connection>>> {
-        let main = self.main()?;
-        if !main.has(Capability::Channels) {
-            return Ok(None);
-        }
-        let index = (number as usize).saturating_sub(1) % carriers(main.round_trip(), self.workers.len());
-        let (Some(worker), Some(settings)) = (self.workers.get(index), self.settings.processes.get(index)) else {
-            return Ok(None);
-        };
-        if index == 0 {
-            return Ok(Some(main));
-        }
-        let mut slot = lock(&worker.carrier);
-        if let Some(carrier) = slot.upgrade().filter(|carrier| !carrier.has_ended()) {
-            return Ok(Some(carrier));
-        }
-        let carrier = Connection::open_with_channels(settings)?;
-        *slot = Arc::downgrade(&carrier);
-        Ok(Some(carrier))
     }
 
     fn main(&self) -> Result<Arc<Connection>> {
@@ -252,10 +217,10 @@ impl PgHost for RemoteHost {
         data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
     }
 
-    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, _: &CancelToken) -> Result<Hashed> {
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
         let path = format!("{}/{}", self.path_text()?, path.as_str());
         let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry))?;
-        let Some(mut stream) = request.open(&Turn::FREE)? else {
+        let Some(mut stream) = request.open(&Turn::FREE, cancel)? else {
             let text = format!("unable to open missing file '{path}' for read");
             return Err(Error::new(ErrorCode::FileMissing, text));
         };

@@ -328,3 +328,29 @@ fn silent_worker_did_not_let_others_answer() {
         }
     }
 }
+
+#[test]
+fn block_maps_of_workers_grow_together_within_the_memory_of_a_connection() {
+    let usage = usage();
+    let job = OwnedJob {
+        job: convert::job(&bundle(&[]), 8192).unwrap(),
+        maps: BTreeMap::new(),
+        _memory: usage.memory.count(0).unwrap(),
+    };
+    let (sender, _pieces) = sync_channel(PIECES_WAITING_MAX);
+    let store = || {
+        let mut store = Store::new(&job, &sender, &Turn::FREE, None);
+        store.map_growth = Some(Growth::new(&usage.grown));
+        store
+    };
+    let (mut first, mut second) = (store(), store());
+    // 300 MB each
+    let blocks = 300_000_000 / block::MAP_ENTRY_BYTES;
+    first.map_grows(blocks).unwrap();
+    assert_eq!(second.map_grows(blocks).unwrap_err().code, ErrorCode::Memory);
+    // A smaller file of the same job needs nothing more
+    first.map_grows(1).unwrap();
+    assert_eq!(usage.grown.bytes(), blocks * block::MAP_ENTRY_BYTES);
+    drop(first);
+    second.map_grows(blocks).unwrap();
+}

@@ -36,7 +36,7 @@ fn storage(capabilities: Option<Capabilities>, fails_at: usize) -> (RemoteStorag
         }
     });
     let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
-    (RemoteStorage { connection: connection.unwrap(), root: "/repo".to_owned(), features }, asked)
+    (RemoteStorage { lanes: Lanes::new(connection.unwrap(), Vec::new()), root: "/repo".to_owned(), features }, asked)
 }
 
 /// Writes a file of several blocks. Returns the result, and what the server was asked for.
