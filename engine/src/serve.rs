@@ -74,10 +74,13 @@ pub struct Served {
     usage: memory::Usage,
 }
 
+/// Returns what a further connection gets, without locks. Its work ends with the token.
+pub type ServeChannel = Box<dyn Fn(&CancelToken) -> Result<Served> + Send + Sync>;
+
 /// Serves further connections over the streams of one.
 pub struct ServeMore {
-    /// Returns what each of them gets, without locks. Its work ends with the token.
-    pub serve: Box<dyn Fn(&CancelToken) -> Result<Served> + Send + Sync>,
+    /// What each of them gets.
+    pub serve: ServeChannel,
     /// The longest time without a request on one of them.
     pub silence_max: Duration,
 }

@@ -171,10 +171,12 @@ mod tests {
 
     use super::*;
 
+    type Taken = Arc<Mutex<Vec<u8>>>;
+
     /// A way that takes a few bytes each time it is told to.
     struct Slow {
         told: Receiver<io::Result<usize>>,
-        taken: Arc<Mutex<Vec<u8>>>,
+        taken: Taken,
     }
 
     impl Write for Slow {
@@ -190,9 +192,9 @@ mod tests {
         }
     }
 
-    fn slow() -> (Arc<WayOutput>, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+    fn slow() -> (Arc<WayOutput>, Sender<io::Result<usize>>, Taken) {
         let (sender, told) = channel();
-        let taken = Arc::<Mutex<Vec<u8>>>::default();
+        let taken = Taken::default();
         (Arc::new(WayOutput::new(Box::new(Slow { told, taken: Arc::clone(&taken) }))), sender, taken)
     }
 

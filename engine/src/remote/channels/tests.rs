@@ -217,7 +217,7 @@ fn requests_beyond_the_room_of_a_channel_wait_for_more() {
         let path = format!("{}/{}", dir.path().display(), "x".repeat(60 << 10));
         let count = 3 * WINDOW_BYTES as usize / path.len();
         let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
-        let sent: Vec<_> = (0..count).map(|_| channel.send(&Call::Info(request.clone()), None).unwrap()).collect();
+        let sent: Vec<_> = (0..count).map(|_| channel.send(&Call::Info(request), None).unwrap()).collect();
         // Such a name is too long for a file
         assert!(sent.into_iter().all(|answer| answer.wait().is_err_and(|error| error.code != ErrorCode::Format)));
     });
