@@ -3,7 +3,7 @@
 //!
 //! After the answer to the first `noop`, both sides send frames: a header and, in some, data. The connection that has agreed on
 //! it goes on as channel 0. The client opens further ones with growing numbers. Each is a connection of its own: the server
-//! greets, and serves what it serves on channel 0, without its locks.
+//! greets, and serves what it serves on channel 0, without its locks. A server that can't serve one more ends it before it greets.
 //!
 //! A client sends no more on a channel than the server has room for: at first [`WINDOW_BYTES`], then what the server gives back. So
 //! the server may read every frame although one channel is at work for long. The other direction needs no such limit, because a
