@@ -15,6 +15,7 @@ mod env;
 mod expire;
 mod failover;
 mod far_side;
+mod format_6;
 mod fuzz;
 mod guide;
 mod hostile;

@@ -117,6 +117,19 @@ fn missing_segment_is_counted_and_a_stopped_cluster_is_down() {
     is(&text, "rbr_wal_missing_segments{repo_key=\"1\",since=\"newest_backup\",stanza=\"demo\"}", 0.0);
     is(&text, "rbr_recovery_unrecoverable_backups{repo_key=\"1\",stanza=\"demo\"}", 0.0);
     is(&text, "rbr_recovery_windows{repo_key=\"1\",stanza=\"demo\"}", 2.0);
+    // The phases of the newest backup of each type, with what they moved
+    let phase = |metric: &str, kind: &str, phase: &str| {
+        let labels = format!("{{backup_type=\"{kind}\",phase=\"{phase}\",repo_key=\"1\",stanza=\"demo\"}}");
+        value(&text, &format!("rbr_backup_phase_{metric}{labels}"))
+    };
+    for kind in ["full", "incr"] {
+        for name in ["prepare", "start", "plan", "copy", "stop", "archive", "save", "expire"] {
+            assert!(phase("seconds", kind, name).is_some_and(|seconds| seconds < 60.0), "{kind} {name}\n{text}");
+        }
+        assert!(phase("bytes", kind, "copy").is_some_and(|bytes| bytes > 8192.0), "{text}");
+        assert!(phase("bytes", kind, "archive").is_some_and(|bytes| (1.0..1e8).contains(&bytes)), "{text}");
+        assert_eq!(phase("bytes", kind, "save"), None);
+    }
     fs::remove_file(stored(&scenario, &after)).unwrap();
     scenario.cluster.stop(crate::env::Shutdown::Fast);
     let text = scenario.rbr(&["metrics"]).success().stdout;

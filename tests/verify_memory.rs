@@ -77,7 +77,9 @@ fn verified_repository_is_read_only_where_it_is_new_and_pgbackrest_does_not_mind
     assert_eq!(ours, theirs.stdout);
     assert_ne!(ours, plain);
 
-    // The directory disturbs none of pgBackRest's commands
+    // The directory disturbs none of pgBackRest's commands, nor do the phases of backups in it
+    let phases = fs::read_to_string(scenario.space.path("repo/proof/demo/backups.json")).expect("phases");
+    assert!(scenario.labels().iter().all(|label| phases.contains(label.as_str())), "{phases}");
     for arguments in [&["info"][..], &["check"], &["expire"], &["backup", "--type=diff"], &["repo-ls", "--recurse"]] {
         scenario.pgbackrest(arguments).success().never_says("WARN");
     }

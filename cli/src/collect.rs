@@ -5,6 +5,7 @@
 
 mod asked;
 mod cluster;
+mod phases;
 mod recovery;
 mod repo;
 mod spool;

@@ -1,6 +1,7 @@
 //! How a process ends: exit status, the error line, signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ impl ExitStatus {
 const WAITING_MAX: Duration = Duration::from_secs(1);
 /// How long the removal of leftovers may take.
 const CLEANING_MAX: Duration = Duration::from_secs(10);
+/// How long the last output may take after a signal.
+const OUTPUT_MAX: Duration = Duration::from_secs(5);
 /// How often to check whether the command may be ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -105,12 +108,26 @@ fn decide() -> bool {
 
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
-    // The process ends for another reason
-    let _ = summary::end(Some(&terminated(signal)));
-    log::signal(signal_name(signal), running::is_quiet());
+    tell_signal(signal);
     daemon::trace::end(ErrorCode::Term.number(), Some(&format!("terminated on signal {}", signal_name(signal))));
     engine::lock::remove_files();
     std::process::exit(i32::from(ErrorCode::Term.number()))
+}
+
+/// Prints the summary and logs the signal, unless nobody reads that: a full pipe must not keep the process from ending.
+/// Until the process ends, its workers may go on, so that its lock files must stay.
+fn tell_signal(signal: i32) {
+    let (sender, told) = channel();
+    let tell = move || {
+        // The process ends for another reason
+        let _ = summary::end(Some(&terminated(signal)));
+        log::signal(signal_name(signal), running::is_quiet());
+        let _ = sender.send(());
+    };
+    // Without a thread there is no time limit either, so nothing is told
+    if std::thread::Builder::new().name("output".to_owned()).spawn(tell).is_ok() {
+        let _ = told.recv_timeout(OUTPUT_MAX);
+    }
 }
 
 fn terminated(signal: i32) -> Error {

@@ -8,6 +8,7 @@ mod write;
 
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::Passphrase;
+use repo_format::format::RepoFormat;
 
 use self::ask::{Ask, Terminal, is_yes};
 use self::draft::{Draft, Reveal};
@@ -103,7 +104,10 @@ fn add_passphrases(draft: &mut Draft, config: &Config) -> Result<()> {
         if draft.value(&format!("repo{key}-cipher-type")).is_some_and(|kind| kind != "none")
             && draft.value(&format!("repo{key}-cipher-pass")).is_none()
         {
-            draft.add_generated(&format!("repo{key}-cipher-pass"), Passphrase::generate()?.expose())?;
+            draft.add_generated(
+                &format!("repo{key}-cipher-pass"),
+                Passphrase::generate(RepoFormat::default())?.expose(),
+            )?;
         }
     }
     Ok(())

@@ -227,9 +227,9 @@ impl PlanSource for FilesSource<'_> {
         Ok(plan)
     }
 
-    fn serve(&mut self) {
-        self.server.serve();
+    fn serve(&mut self) -> Option<String> {
         self.copies.clean();
+        self.server.serve().map(|problem| format!("metrics and the status page are not served: {problem}"))
     }
 
     fn fingerprint(&mut self) -> u64 {

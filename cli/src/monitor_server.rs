@@ -18,12 +18,21 @@ const DIRECTORY: &str = ".monitor";
 const AGE_SLACK: Duration = Duration::from_secs(120);
 
 /// What the configuration asks for.
-#[derive(Clone)]
 struct Wanted {
     address: SocketAddr,
-    rules: Rules,
-    /// Whether a token crosses the network in plain text.
-    is_plain: bool,
+    directory: PathBuf,
+    age_max: Duration,
+    token: Option<PathBuf>,
+    tls: Option<TlsFiles>,
+    /// Who may ask, once the files could be read.
+    rules: Option<Rules>,
+}
+
+/// The files of TLS.
+struct TlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: Option<PathBuf>,
 }
 
 /// See the module documentation.
@@ -63,51 +72,73 @@ impl MonitorServer {
         Ok(())
     }
 
-    /// Starts, changes or ends the server. A failure is told once, and the next call tries again.
-    pub(crate) fn serve(&mut self) {
-        let Some(wanted) = &self.wanted else {
+    /// Starts, changes or ends the server. A failure is told once, and the next call tries again. Returns what is wrong.
+    ///
+    /// Jobs go on without the page. So files that can't be read, which may be mended at any time, are a failure of the
+    /// page and not of the configuration.
+    pub(crate) fn serve(&mut self) -> Option<&str> {
+        self.try_serve();
+        self.told.as_deref()
+    }
+
+    fn try_serve(&mut self) {
+        let Some(wanted) = &mut self.wanted else {
+            self.told = None;
             if self.running.take().is_some() {
                 engine::info!("metrics and the status page are not served any more");
             }
             return;
         };
-        if let Some((address, server)) = &self.running {
-            if *address == wanted.address {
-                server.set_rules(wanted.rules.clone());
+        if wanted.rules.is_none()
+            && let Err(error) = wanted.read_files()
+        {
+            // Whoever has the old token may be the reason for a new one
+            self.running = None;
+            return self.tell(&error);
+        }
+        let Some(rules) = wanted.rules.clone() else { return };
+        let (address, is_plain) = (wanted.address, rules.access.is_plain(wanted.address));
+        if let Some((old, server)) = &self.running {
+            if *old == address {
+                server.set_rules(rules);
+                self.told = None;
                 return;
             }
             // Whoever may not ask any more may not, wherever the server is, and rules for loopback are for loopback only
-            match wanted.rules.access.check(server.address()) {
-                Ok(()) => server.set_rules(wanted.rules.clone()),
+            match rules.access.check(server.address()) {
+                Ok(()) => server.set_rules(rules.clone()),
                 Err(_) => self.running = None,
             }
         }
-        let started = Server::start(wanted.address, wanted.rules.clone());
-        let started = match (started, self.running.take()) {
-            // The old one has the port of the new one, as 127.0.0.1 has that of 0.0.0.0
-            (Err(_), Some((old, server))) if old.port() == wanted.address.port() => {
-                drop(server);
-                Server::start(wanted.address, wanted.rules.clone())
-            }
-            (Err(error), Some(old)) => {
-                self.running = Some(old);
-                Err(error)
-            }
-            (started, _) => started,
-        };
-        match started {
+        match self.start(address, &rules) {
             Ok(server) => {
                 engine::info!("metrics and the status page are at {}", server.address());
-                if wanted.is_plain {
+                if is_plain {
                     engine::warn!(
                         "metrics and the status page are served without TLS, so their token crosses the network in plain \
                          text\nHINT: set monitor-tls-cert-file and monitor-tls-key-file."
                     );
                 }
                 self.told = None;
-                self.running = Some((wanted.address, server));
+                self.running = Some((address, server));
             }
             Err(error) => self.tell(&error),
+        }
+    }
+
+    /// Starts a server. The old one ends if it is in its way.
+    fn start(&mut self, address: SocketAddr, rules: &Rules) -> Result<Server> {
+        match (Server::start(address, rules.clone()), self.running.take()) {
+            // The old one has the port of the new one, as 127.0.0.1 has that of 0.0.0.0
+            (Err(_), Some((old, server))) if old.port() == address.port() => {
+                drop(server);
+                Server::start(address, rules.clone())
+            }
+            (Err(error), Some(old)) => {
+                self.running = Some(old);
+                Err(error)
+            }
+            (started, _) => started,
         }
     }
 
@@ -115,41 +146,58 @@ impl MonitorServer {
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
             let rest = match &self.running {
-                Some((_, server)) => format!("; they stay at {}", server.address()),
+                Some((_, server)) => format!(" there; they stay at {}", server.address()),
                 None => String::new(),
             };
-            engine::warn!("metrics and the status page are not served there{rest}: {text}");
+            engine::warn!(
+                "metrics and the status page are not served{rest}: {text}\nNOTE: the schedules run, and the daemon tries \
+                 again every few seconds."
+            );
             self.told = Some(text);
         }
     }
 }
 
+impl Wanted {
+    /// Reads the files that say who may ask.
+    ///
+    /// # Errors
+    /// A file can't be read, or its content is not valid.
+    fn read_files(&mut self) -> Result<()> {
+        let mut access = Access::default();
+        if let Some(token) = &self.token {
+            access = access.with_token_file(token)?;
+        }
+        if let Some(TlsFiles { certificate, key, ca }) = &self.tls {
+            let settings = engine::tls::web_server(certificate, key, ca.as_deref())?;
+            access = access.with_tls(settings, ca.is_some());
+        }
+        access.check(self.address)?;
+        self.rules = Some(Rules { access, directory: self.directory.clone(), age_max: self.age_max });
+        Ok(())
+    }
+}
+
+/// Returns what the configuration asks for, without reading the files that it names.
 fn wanted(config: &Config, directory: &Path) -> Result<Option<Wanted>> {
     let address = config.get(opt::MONITOR_ADDRESS)?;
     if address == OFF {
         return Ok(None);
     }
-    let path = |option| config.find(option).map(Path::new);
-    let mut access = Access::default();
-    if let Some(token) = path(opt::MONITOR_TOKEN_FILE) {
-        access = access.with_token_file(token)?;
-    }
-    let ca = path(opt::MONITOR_TLS_CA_FILE);
-    match (path(opt::MONITOR_TLS_CERT_FILE), path(opt::MONITOR_TLS_KEY_FILE)) {
-        (Some(certificate), Some(key)) => {
-            access = access.with_tls(engine::tls::web_server(certificate, key, ca)?, ca.is_some());
-        }
-        (None, None) if ca.is_none() => (),
+    let path = |option| config.find(option).map(PathBuf::from);
+    let (token, ca) = (path(opt::MONITOR_TOKEN_FILE), path(opt::MONITOR_TLS_CA_FILE));
+    let is_protected = token.is_some() || ca.is_some();
+    let tls = match (path(opt::MONITOR_TLS_CERT_FILE), path(opt::MONITOR_TLS_KEY_FILE)) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, ca }),
+        (None, None) if ca.is_none() => None,
         _ => {
             let text = "options 'monitor-tls-cert-file' and 'monitor-tls-key-file' are required together, and for \
                         'monitor-tls-ca-file'";
             return Err(Error::new(ErrorCode::OptionInvalid, text));
         }
-    }
+    };
     let address = http::address(address)?;
-    access.check(address)?;
-    let is_plain = access.is_plain(address);
+    http::check_protected(address, is_protected)?;
     let age_max = config.get(opt::MONITOR_INTERVAL)? * 3 + AGE_SLACK;
-    let rules = Rules { access, directory: directory.to_owned(), age_max };
-    Ok(Some(Wanted { address, rules, is_plain }))
+    Ok(Some(Wanted { address, directory: directory.to_owned(), age_max, token, tls, rules: None }))
 }

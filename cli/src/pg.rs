@@ -30,14 +30,9 @@ fn remote_settings(config: &Config, key: u32) -> Result<RemotePgSettings> {
         path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
         version_force: version_force(config)?,
         command: config.command().name().to_owned(),
-        network_level: network_level(config),
+        network_level: remote::network_level(config),
         processes: (0..=workers).map(|process| remote::PG.settings(config, key, process)).collect::<Result<_>>()?,
     })
-}
-
-/// Returns the level of compression between hosts. 0 disables it.
-fn network_level(config: &Config) -> Option<i32> {
-    config.find(opt::COMPRESS_LEVEL_NETWORK).and_then(|level| i32::try_from(level).ok()).filter(|level| *level != 0)
 }
 
 fn version_force(config: &Config) -> Result<Option<PgVersion>> {

@@ -104,6 +104,7 @@ impl Served {
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
             key,
             asks_passphrase: false,
+            network_level: network_level(config),
         })
     }
 
@@ -200,6 +201,11 @@ impl Served {
         }
         replace
     }
+}
+
+/// Returns the level of compression between hosts. 0 disables it.
+pub fn network_level(config: &Config) -> Option<i32> {
+    config.find(opt::COMPRESS_LEVEL_NETWORK).and_then(|level| i32::try_from(level).ok()).filter(|level| *level != 0)
 }
 
 /// Returns the port of an option, whose range fits.

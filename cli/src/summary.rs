@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::config::decl::{COMMANDS, OptionDecl};
-use crate::config::{Command, CommandLine, Config, opt};
+use crate::config::decl::{COMMANDS, OptionDecl, ValueKind};
+use crate::config::options::ALL;
+use crate::config::{Command, CommandLine, Config, NameMatch, find_option, opt};
 use crate::render::control::valid_json;
 
 /// The object, if it was asked for and is not printed yet.
@@ -35,14 +36,41 @@ fn has_summary(command: Command) -> bool {
 /// Begins the summary of a command whose arguments were not parsed yet, if they ask for one. So there is one if they are
 /// not valid.
 pub(crate) fn begin_of_arguments(args: &[OsString]) {
-    let is_json = args.iter().any(|arg| arg == "--output=json")
-        || args.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
-    let is_plan = args.iter().any(|arg| arg == "--plan" || arg == "--report" || arg == "help");
-    let names = COMMANDS.iter().filter(|decl| has_summary(decl.command)).map(|decl| decl.name);
-    let mut found = names.filter(|name| args.iter().any(|arg| arg == name));
-    if let (true, false, Some(name)) = (is_json, is_plan, found.next()) {
+    if let Some(name) = command_of_arguments(args) {
         begin_with(name, None);
     }
+}
+
+/// Returns the command, if its arguments ask for a summary. The word after an option that takes a value may be its value.
+fn command_of_arguments(args: &[OsString]) -> Option<&'static str> {
+    let (mut is_json, mut command) = (false, None);
+    let mut args = args.iter().skip(1).map(|arg| arg.to_string_lossy()).peekable();
+    while let Some(arg) = args.next() {
+        match arg.strip_prefix("--") {
+            Some("") => break,
+            Some("plan" | "report") => return None,
+            Some("output=json") => is_json = true,
+            Some("output") => is_json |= args.next().is_some_and(|value| value == "json"),
+            Some(option) if takes_word(option) => drop(args.next()),
+            Some(_) => (),
+            // What follows the command are its parameters and options
+            None if command.is_none() => {
+                command = Some(COMMANDS.iter().find(|decl| decl.name == arg && has_summary(decl.command))?.name);
+            }
+            None => (),
+        }
+    }
+    command.filter(|_| is_json)
+}
+
+/// Returns whether the value of an option is the next argument.
+fn takes_word(option: &str) -> bool {
+    let found = find_option(option, NameMatch::Prefix).ok().flatten();
+    found.is_some_and(|found| {
+        let decl = ALL[found.option];
+        let is_flag = decl.kind == ValueKind::Boolean || decl.bool_like;
+        !option.contains('=') && !is_flag && !found.negate && !found.reset
+    })
 }
 
 /// Begins the summary of a command whose options are not resolved yet.
@@ -123,6 +151,25 @@ fn error_json(error: &Error) -> Value {
 mod tests {
     use super::*;
     use crate::config::tests::resolved;
+
+    #[test]
+    fn value_of_an_option_is_not_taken_for_the_command() {
+        let command = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            command_of_arguments(&args)
+        };
+        assert_eq!(command("rbr --output=json --stanza=demo backup"), Some("backup"));
+        assert_eq!(command("rbr --stanza backup --output json expire"), Some("expire"));
+        assert_eq!(command("rbr --stanza backup --output=json info"), None);
+        assert_eq!(command("rbr --no-online --delta backup --output=json --stanza check"), Some("backup"));
+        assert_eq!(command("rbr --repo1-path restore verify --output=json"), Some("verify"));
+        assert_eq!(command("rbr restore --output=json --plan"), None);
+        assert_eq!(command("rbr help backup --output=json"), None);
+        assert_eq!(command("rbr backup --output=text"), None);
+        // What is not valid is still a command that failed
+        assert_eq!(command("rbr backup --output=json --unknown"), Some("backup"));
+        assert_eq!(command("rbr"), None);
+    }
 
     #[test]
     fn only_json_of_commands_without_json_of_their_own_is_a_summary() {

@@ -20,13 +20,17 @@ const NOT_FOR_ARCHIVE_GET: [&str; 11] = [
     "cmd",
 ];
 
+/// Options of restore that are for the restore itself. A recovery on it comes later, and may be the production cluster's.
+const NOT_FOR_RECOVERY: [&str; 2] = ["max-rate", "max-rate-file"];
+
 /// Options of a test that archive-get gets with other values.
 const NOT_FOR_TESTS: [&str; 5] = ["archive-async", "lock-path", "pg1-path", "repo", "spool-path"];
 
 /// Returns `restore_command` of a restored cluster: this program, with those options of this command line that
 /// archive-get knows.
 pub(crate) fn restore_command(config: &Config) -> String {
-    let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
+    let omitted = NOT_FOR_ARCHIVE_GET.into_iter().chain(NOT_FOR_RECOVERY);
+    let replace: Vec<_> = omitted.map(|name| (name, Replacement::Omit)).collect();
     command(config, &archive_get_options(config, &replace))
 }
 
@@ -100,6 +104,17 @@ mod tests {
     #[test]
     fn program_called_by_bare_name_keeps_it() {
         assert_eq!(called_program("pgbackrest"), "pgbackrest");
+    }
+
+    #[test]
+    fn rate_of_a_restore_is_not_that_of_later_recoveries_but_that_of_a_test_is() {
+        let rate = "--max-rate=5MiB --max-rate-file=/rate";
+        let config = resolved(&format!("restore --stanza=demo --pg1-path=/pg {rate}"));
+        assert!(!restore_command(&config).contains("max-rate"), "{}", restore_command(&config));
+        let config = resolved(&format!("test-restore --stanza=demo --scratch-path=/s {rate}"));
+        let paths = WalCommandPaths { repo_key: 1, data: "/s/data".into(), lock: "/s/lock".into() };
+        let command = test_restore_command(&config, &paths);
+        assert!(command.contains(rate), "{command}");
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub trait PlanSource {
     fn fingerprint(&mut self) -> u64;
 
     /// Serves metrics and the status page as the configuration says that was loaded last and not refused. Called again
-    /// and again, so that it can try again what failed.
-    fn serve(&mut self);
+    /// and again, so that it can try again what failed. Returns what is wrong, which was told.
+    fn serve(&mut self) -> Option<String>;
 }
 
 /// A supervisor of this host's processes, and what wakes it.
@@ -52,12 +52,21 @@ pub struct Service {
     wakeups: Wakeups,
     begin: Instant,
     signals: u32,
+    /// What is wrong although the schedules run.
+    problem: Option<String>,
 }
 
 impl Service {
     /// A service without jobs.
     pub fn new(supervisor: Supervisor<HostProcesses, StateDirectory>, wakeups: Wakeups) -> Self {
-        Service { supervisor, collector: Collector::default(), wakeups, begin: Instant::now(), signals: 0 }
+        Service {
+            supervisor,
+            collector: Collector::default(),
+            wakeups,
+            begin: Instant::now(),
+            signals: 0,
+            problem: None,
+        }
     }
 
     fn now(&self) -> Moment {
@@ -83,7 +92,7 @@ impl Service {
         }
         self.supervisor.set_jobs(plan.jobs, plan.settings, now);
         self.collector.set(plan.collect, now);
-        source.serve();
+        self.problem = source.serve();
         engine::info!("{jobs} job(s) are scheduled");
         notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
@@ -107,7 +116,11 @@ impl Service {
                     fingerprint = seen;
                     self.reload(source, is_asked, &mut refused);
                 }
-                source.serve();
+                let problem = source.serve();
+                if problem != self.problem {
+                    self.problem = problem;
+                    notify(&[NotifyState::Status(&self.status())]);
+                }
             }
         }
     }
@@ -206,7 +219,9 @@ impl Service {
 
     fn status(&self) -> String {
         let (jobs, running) = self.supervisor.counts();
-        format!("{jobs} jobs, {running} running")
+        let problem = self.problem.as_deref().and_then(|problem| problem.lines().next());
+        let rest = problem.map(|problem| format!("; {problem}")).unwrap_or_default();
+        format!("{jobs} jobs, {running} running{rest}")
     }
 }
 

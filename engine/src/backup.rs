@@ -11,6 +11,7 @@ mod finish;
 mod incr;
 mod label;
 mod names;
+pub(crate) mod phases;
 mod plan;
 mod queue;
 mod report;
@@ -33,14 +34,17 @@ use std::time::Instant;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupEntry;
 use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::format::RepoFormat;
 use repo_format::json;
-use repo_format::layout::Stanza;
+use repo_format::layout::{self, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::size::format_size;
 
 use self::copy::{Processed, Running};
 use self::draft::Draft;
 use self::incr::Basis;
+use self::phases::PhaseClock;
+pub use self::phases::{BackupPhase, PhaseFigures};
 use self::plan::Begin;
 pub use self::settings::{BackupRequest, BackupSummary, BlockSettings, BundleSettings, StandbyChoice};
 use self::source::{BackupSource, Start};
@@ -65,13 +69,14 @@ use crate::{Result, info, log, warn};
 pub(crate) fn run(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<BackupSummary> {
     let started = Instant::now();
     let (made, warnings) = log::collect_warnings(|| make(request, session, held));
-    let Made { manifest, entry, page_errors } = made?;
+    let Made { manifest, entry, page_errors, phases } = made?;
     Ok(BackupSummary {
         repo_key: held.repo.key,
         files: manifest.files.len(),
         label: manifest.data.label,
         entry,
         page_errors,
+        phases,
         warnings,
         duration: started.elapsed(),
     })
@@ -84,6 +89,7 @@ struct Made {
     entry: BackupEntry,
     /// Number of files with invalid pages.
     page_errors: u32,
+    phases: Vec<PhaseFigures>,
 }
 
 /// What must be held while a backup runs.
@@ -97,10 +103,12 @@ pub(crate) struct Held<'a> {
 }
 
 fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<Made> {
+    let mut clock = PhaseClock::new();
     let (stanza, cancel, claim) = (session.stanza(), session.cancel_token(), held.claim);
     check_settings(request)?;
     let repo = &claim.guard(held.repo);
     let info = reconstruct::load_listed(repo, stanza, claim.names())?.info;
+    info_files::check_keys(repo, &layout::backup_info(stanza), info.cipher_pass.is_some())?;
     let mut source = BackupSource::open(request, cancel)?;
     source.check_stanza(&info)?;
     let checksum_page = source.checksum_page(request.checksum_page);
@@ -112,14 +120,18 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     let Basis { kind, compression, checksum_page, prior } =
         incr::load_prior(repo, stanza, &info, request, checksum_page)?;
     let settings = BackupRequest { kind, compression, ..request.clone() };
+    clock.end(BackupPhase::Prepare);
 
     let start = source.start(&settings)?;
-    let backup = Backup { settings: &settings, stanza, repo, claim, manifest_pass: info.cipher_pass.clone() };
+    let manifest_pass = info.cipher_pass.clone();
+    let backup = Backup { settings: &settings, stanza, repo, claim, format: info.format, manifest_pass };
     if let Some(archive) = &archive {
         backup.check_first_segment(archive, &start, cancel)?;
     }
+    clock.end(BackupPhase::Start);
     let begin = Begin { start: &start, timestamp, checksum_page, catalog_version: info.current().catalog_version };
     let draft = backup.plan(&mut source, &begin, prior, cancel)?;
+    clock.end(BackupPhase::Plan);
     let pace = match session.pace().limit() {
         // A limit that applies only while there is too much to do
         None if settings.ease.is_set() => &Pace::new(Arc::new(RateLimit::new(None))),
@@ -127,19 +139,23 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     };
     let running = Running { lock: held.lock, progress: session.progress(), pace, cancel };
     let Processed { mut manifest, page_errors } = backup.copy(&mut source, draft, running)?;
+    clock.end(BackupPhase::Copy);
 
     source.ping(true)?;
     let stop = source.stop()?;
     stop::put_files(&backup, &mut manifest, &stop)?;
+    clock.end(BackupPhase::Stop);
     let (standby, wal_segment_size) = (source.has_standby(), source.control.wal_segment_size);
     let span = Span { start: &start, stop: &stop, standby, wal_segment_size };
     backup.describe(&mut manifest, &info, &span);
     if let Some(archive) = &archive {
         backup.check_archive(&mut manifest, archive, &span, cancel)?;
     }
+    clock.end(BackupPhase::Archive);
 
     info!("new backup label = {}", manifest.data.label);
     let entry = finish::complete(&backup, &manifest, &mut || source.is_alone())?;
+    clock.end(BackupPhase::Save);
     info!(
         "{} backup size = {}, file total = {}",
         manifest.data.backup_type,
@@ -149,7 +165,9 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     if page_errors > 0 {
         warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
     }
-    Ok(Made { manifest, entry, page_errors })
+    let wal_bytes = archive.is_some().then(|| span.wal_bytes()).flatten();
+    let phases = clock.finish(&[(BackupPhase::Copy, Some(entry.size_delta)), (BackupPhase::Archive, wal_bytes)]);
+    Ok(Made { manifest, entry, page_errors, phases })
 }
 
 /// Refuses settings that would otherwise fail only when the manifest is written at the end.
@@ -163,6 +181,8 @@ struct Backup<'a> {
     stanza: &'a Stanza,
     repo: &'a Repo,
     claim: &'a Claim,
+    /// The format of new backups.
+    format: RepoFormat,
     /// The passphrase of manifests.
     manifest_pass: Option<Passphrase>,
 }

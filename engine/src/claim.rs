@@ -205,6 +205,11 @@ impl Claim {
         self.listing.iter().map(|entry| entry.name.as_str())
     }
 
+    /// Returns whether the repository has the claim. It has none if a full disk did not allow one.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lease.is_claimed()
+    }
+
     /// Marks the directory of a backup as created under this claim.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod interrupted;
 pub mod plan;
 mod proofs;
 mod request;
+mod rotation;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -20,7 +21,7 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, ArchiveId, RepoPath};
 
-pub use self::request::{ExpireRequest, ExpireSummary, Expired, ExpiredWal};
+pub use self::request::{ExpireRequest, ExpireSummary, Expired, ExpiredWal, KeyRotation};
 use crate::claim::Claim;
 use crate::repo::Repo;
 use crate::repo::{info_files, reconstruct};
@@ -160,6 +161,7 @@ impl Task<'_> {
             unfinished::remove(self.repo, stanza);
             Ok(())
         })?;
+        self.rotate_key(&found.info, archive_info, &running)?;
         let backups = plan.expired.into_iter().flat_map(|set| set.labels).collect();
         Ok(Expired { repo_key: self.repo.key, backups, directories, wal })
     }

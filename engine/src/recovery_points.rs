@@ -268,7 +268,7 @@ impl GoodPoints {
         checked: &CheckedContent,
     ) -> Self {
         let (backup_info, archive_info) = infos;
-        let cipher = info_files::archive_cipher(archive_info);
+        let cipher = info_files::archive_cipher(repo, stanza, archive_info);
         let mut points = GoodPoints::default();
         for cluster in &archive_info.history {
             let mut backups = Vec::new();
@@ -390,7 +390,7 @@ impl Collector<'_> {
         {
             return Err(Error::new(ErrorCode::BackupSetInvalid, format!("backup set {set} is not valid")));
         }
-        let cipher = info_files::archive_cipher(&archive_info);
+        let cipher = info_files::archive_cipher(repo, stanza, &archive_info);
         let mut archives = Vec::new();
         for cluster in &archive_info.history {
             let backups = self.backups(&backup_info, cluster)?;

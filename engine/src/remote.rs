@@ -45,6 +45,8 @@ pub struct RemoteSettings {
     pub key: u32,
     /// Whether the host is asked for the passphrase, because this host has none.
     pub asks_passphrase: bool,
+    /// The level of the compression between the hosts of what is neither compressed nor encrypted; `None` if there is none.
+    pub network_level: Option<i32>,
 }
 
 /// The way to another host.

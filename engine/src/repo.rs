@@ -14,12 +14,15 @@ pub(crate) mod wal_header;
 use std::sync::Arc;
 
 use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::format::RepoFormat;
 
 use crate::storage::on_turn::OnTurn;
+use crate::storage::paced::Paced;
 use crate::storage::unreachable::Unreachable;
 use crate::storage::{OpenStorage, RepoStorage};
+use crate::throttle::Pace;
 use crate::work::turn::Turn;
-use crate::{Error, Result};
+use crate::{CancelToken, Error, Result};
 
 /// How to open a repository.
 #[derive(Debug)]
@@ -52,7 +55,8 @@ pub struct Repo {
     pub key: u32,
     /// Where it is stored.
     pub storage: Arc<dyn RepoStorage>,
-    /// How the info files are encrypted. All other files have their own passphrases, which the info files contain.
+    /// The cipher of the main passphrase, which encrypts the info files ([`Repo::info_cipher`]). All other files have their
+    /// own passphrases, which the info files contain.
     pub cipher: Cipher,
 }
 
@@ -68,10 +72,21 @@ impl Repo {
         Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
     }
 
+    /// How info files are read: what precedes them names their format.
+    pub fn info_cipher(&self) -> Cipher {
+        self.cipher.of_info_file(RepoFormat::default())
+    }
+
     /// Returns the repository for the thread that has this turn to compute: calls that wait for a server release it.
     #[must_use]
     pub fn on_turn(&self, turn: &Turn) -> Self {
         Repo { storage: Arc::new(OnTurn::new(Arc::clone(&self.storage), turn)), ..self.clone() }
+    }
+
+    /// Returns a repository from which no more is read than the pace allows.
+    #[must_use]
+    pub fn paced(self, pace: &Pace, cancel: &CancelToken) -> Self {
+        Repo { storage: Paced::wrap(Arc::clone(&self.storage), pace, cancel), ..self }
     }
 
     /// A repository that `error` made impossible to open. Each use of it gives the error, so that a command on several
@@ -141,8 +156,8 @@ mod tests {
             let cipher_pass = here.map(Passphrase::new);
             let repo = Repo::open(&RepoSettings { key: 1, storage: Box::new(Elsewhere(there)), cipher_pass }).unwrap();
             match repo.cipher {
-                Cipher::None => None,
                 Cipher::Aes256Cbc(passphrase) => Some(passphrase.expose().to_owned()),
+                _ => None,
             }
         };
         assert_eq!(text(None, None), None);

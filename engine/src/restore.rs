@@ -46,6 +46,7 @@ use std::time::Instant;
 
 use repo_format::backup_info::PgHistory;
 use repo_format::cipher::Cipher;
+use repo_format::compress::CompressType;
 use repo_format::label::BackupLabel;
 use repo_format::layout::Stanza;
 use repo_format::manifest::{Manifest, PG_DATA};
@@ -73,6 +74,7 @@ use self::sync::SyncSet;
 use self::target_dir::TargetDir;
 use crate::host_locks::HeldLocks;
 use crate::session::Session;
+use crate::storage::RepoStorage;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
 
@@ -132,9 +134,10 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
     if is_continued {
         detail!("an earlier restore did not finish: existing files are read from disk and compared by checksum");
     }
+    let compressing = compressing_reads(repo, &manifest, &cipher);
     let context = FileContext {
         manifest: &manifest,
-        storage: &*repo.storage,
+        storage: compressing.as_deref().unwrap_or(&*repo.storage),
         stanza,
         pg_path,
         places: &places,
@@ -155,6 +158,12 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
     info!("restore size = {}, file total = {files}", format_size(copied.bytes));
     let wal = manifest.data.archive_start.zip(manifest.data.archive_stop);
     Ok(Restored { repo_key: repo.key, label: manifest.data.label, wal, files, copied })
+}
+
+/// Returns the repository's storage for a backup that is neither compressed nor encrypted.
+fn compressing_reads<'a>(repo: &'a Repo, manifest: &Manifest, cipher: &Cipher) -> Option<Box<dyn RepoStorage + 'a>> {
+    let is_plain = manifest.data.options.compress_type == CompressType::None && cipher.is_none();
+    if is_plain { repo.storage.compressing_reads() } else { None }
 }
 
 /// What is decided before anything is changed. A restore and its plan have it in common.

@@ -35,7 +35,6 @@ use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
 use crate::repo::RepoSettings;
-use crate::storage::paced::Paced;
 use crate::throttle::{Pace, RateLimit};
 use crate::{CancelToken, Cipher, Error, ErrorCode, Repo, Result};
 
@@ -198,7 +197,7 @@ impl Session {
 
     /// Returns a repository from which a command reads no more than the rate allows.
     fn paced(&self, repo: Repo) -> Repo {
-        Repo { storage: Paced::wrap(Arc::clone(&repo.storage), &self.pace, &self.cancel), ..repo }
+        repo.paced(&self.pace, &self.cancel)
     }
 
     pub(crate) fn progress(&self) -> &dyn Progress {

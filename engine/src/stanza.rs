@@ -1,11 +1,15 @@
 //! Creates, upgrades and deletes a stanza (pgBackRest `src/command/stanza`).
 
 mod request;
+mod upgrade;
 
 use std::fmt;
 
+use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::Keyring;
+use repo_format::format::RepoFormat;
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
@@ -13,6 +17,7 @@ use repo_format::pg::version::PgVersion;
 pub use self::request::{
     StanzaChange, StanzaDeleteRequest, StanzaDeleteSummary, StanzaOutcome, StanzaRequest, StanzaSummary,
 };
+pub(crate) use self::upgrade::upgrade;
 use crate::claim::{Claim, unclaimed};
 use crate::pg::cluster;
 use crate::repo::formats;
@@ -43,7 +48,8 @@ fn primary_control(request: &StanzaRequest, cancel: &CancelToken) -> Result<PgCo
 pub(crate) fn create(request: &StanzaRequest, session: &Session, repos: &[Repo]) -> Result<StanzaSummary> {
     in_each(request, session, repos, |repo, pg| {
         crate::info!("stanza-create for stanza '{}' on {}", session.stanza(), repo.name());
-        create_in(repo, session.stanza(), pg)
+        let format = request.formats.get(&repo.key).copied().unwrap_or_default();
+        create_in(repo, session.stanza(), pg, format)
     })
 }
 
@@ -63,12 +69,12 @@ fn in_each(
     Ok(StanzaSummary { version: pg.version, system_id: pg.system_id, repos, warnings, duration })
 }
 
-fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<StanzaChange> {
+fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl, format: RepoFormat) -> Result<StanzaChange> {
     let (archive_info, backup_info) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let archive_exists = info_files::exists_any(repo, &archive_info)?;
     let backup_exists = info_files::exists_any(repo, &backup_info)?;
     match (archive_exists, backup_exists) {
-        (false, false) => create_new(repo, stanza, pg).map(|()| StanzaChange::Created),
+        (false, false) => create_new(repo, stanza, pg, format).map(|()| StanzaChange::Created),
         (true, true) => {
             check_info(repo, stanza, pg.version, pg.system_id)?;
             // Both are replaced, even if the first one was
@@ -91,7 +97,7 @@ fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<StanzaChang
     }
 }
 
-fn create_new(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+fn create_new(repo: &Repo, stanza: &Stanza, pg: &PgControl, format: RepoFormat) -> Result<()> {
     let backup_used = !is_empty(repo, &layout::backup_stanza(stanza))?;
     let archive_used = !is_empty(repo, &layout::archive_stanza(stanza))?;
     let what = match (backup_used, archive_used) {
@@ -103,61 +109,20 @@ fn create_new(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
     if let Some(what) = what {
         return Err(Error::new(ErrorCode::PathNotEmpty, format!("{what} not empty")));
     }
-    let archive = ArchiveInfo::new(pg.version, pg.system_id, generate_passphrase(repo)?);
+    let keys = generate_passphrase(repo, format)?.map(|passphrase| match format {
+        RepoFormat::V5 => Keyring::single(passphrase),
+        RepoFormat::V6 => Keyring::rotatable(passphrase, Timestamp::now().as_second()),
+    });
+    let archive = ArchiveInfo::with_format(format, pg.version, pg.system_id, keys);
     info_files::save_archive_info(repo, stanza, &archive)?;
-    let backup = BackupInfo::new(pg.version, pg.system_id, pg.catalog_version, generate_passphrase(repo)?)?;
+    let manifest_pass = generate_passphrase(repo, format)?;
+    let mut backup = BackupInfo::new(pg.version, pg.system_id, pg.catalog_version, manifest_pass)?;
+    backup.format = format;
     info_files::save_backup_info(repo, stanza, &backup)
 }
 
 fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
     Ok(repo.storage.list(path)?.is_none_or(|entries| entries.is_empty()))
-}
-
-/// Adds the cluster to the stanza's history in every repository where it is not the current one, and makes it the
-/// current one.
-///
-/// # Errors
-/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
-/// [`ErrorCode::LockAcquire`] if another host is working on the stanza.
-pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]) -> Result<StanzaSummary> {
-    let stanza = session.stanza();
-    in_each(request, session, repos, |repo, pg| {
-        crate::info!("stanza-upgrade for stanza '{stanza}' on {}", repo.name());
-        // Nothing is claimed or written if nothing changes
-        let (archive, backup) = formats::load(repo, stanza)?;
-        let is_current = |current: &ClusterIdentity| (current.version, current.system_id) == (pg.version, pg.system_id);
-        if is_current(&ClusterIdentity::of_archive(&archive)) && is_current(&ClusterIdentity::of_backup(&backup)) {
-            return upgrade_in(repo, stanza, pg);
-        }
-        let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", session.cancel_token())?;
-        upgrade_in(&claim.guard(repo), stanza, pg)
-    })
-}
-
-fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<StanzaChange> {
-    let (mut archive, mut backup) = formats::load(repo, stanza)?;
-    let is_other = |current: &ClusterIdentity| (current.version, current.system_id) != (pg.version, pg.system_id);
-    // Separately, because an interrupted upgrade changed only one of them
-    let archive_upgrade = is_other(&ClusterIdentity::of_archive(&archive));
-    if archive_upgrade {
-        archive.upgrade(pg.version, pg.system_id)?;
-    }
-    let backup_upgrade = is_other(&ClusterIdentity::of_backup(&backup));
-    if backup_upgrade {
-        backup.upgrade(pg.version, pg.system_id, pg.catalog_version)?;
-    }
-    check_match(&archive, &backup)?;
-    if archive_upgrade {
-        info_files::save_archive_info(repo, stanza, &archive)?;
-    }
-    if backup_upgrade {
-        info_files::save_backup_info(repo, stanza, &backup)?;
-    }
-    if archive_upgrade || backup_upgrade {
-        return Ok(StanzaChange::Upgraded);
-    }
-    crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
-    Ok(StanzaChange::Unchanged)
 }
 
 /// The current cluster as both info files have it.
@@ -323,7 +288,7 @@ mod tests {
     fn create_makes_four_files_whose_copies_are_equal() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         assert_eq!(
             memory.paths(),
             [
@@ -339,17 +304,18 @@ mod tests {
         assert_eq!(&bytes(&info)[..8], b"Salted__");
         let archive = check_info(&repo, &stanza(), VERSION, 7).unwrap();
         let backup = info_files::load_backup_info(&repo, &stanza()).unwrap();
-        assert!(archive.cipher_pass.is_some() && archive.cipher_pass != backup.cipher_pass);
+        let archive_pass = archive.keys.map(|keys| keys.current().clone());
+        assert!(archive_pass.is_some() && archive_pass != backup.cipher_pass);
     }
 
     #[test]
     fn create_over_other_things_is_path_not_empty() {
         let repo = repo_on(Arc::new(MemoryStorage::new()), None);
         put_text(&repo, "archive/main/15-1/x");
-        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::PathNotEmpty, "archive directory not empty"));
         put_text(&repo, "backup/main/x");
-        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap_err();
         assert_eq!(error.message, "backup directory and/or archive directory not empty");
     }
 
@@ -357,15 +323,15 @@ mod tests {
     fn create_with_half_of_the_files_restores_copies_or_refuses() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         repo.storage.remove(&layout::archive_info(&stanza())).unwrap();
         repo.storage.remove(&layout::copy(&layout::backup_info(&stanza()))).unwrap();
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         assert_eq!(memory.paths().len(), 4);
 
         repo.storage.remove(&layout::archive_info(&stanza())).unwrap();
         repo.storage.remove(&layout::copy(&layout::archive_info(&stanza()))).unwrap();
-        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap_err();
         assert_eq!(error.code, ErrorCode::FileMissing);
         assert_eq!(error.message, "backup.info exists but archive.info is missing on repo1");
     }
@@ -373,34 +339,134 @@ mod tests {
     #[test]
     fn create_for_another_cluster_is_file_invalid() {
         let repo = repo_on(Arc::new(MemoryStorage::new()), None);
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
-        assert_eq!(create_in(&repo, &stanza(), &pg(VERSION, 8)).unwrap_err().code, ErrorCode::FileInvalid);
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        assert_eq!(
+            create_in(&repo, &stanza(), &pg(VERSION, 8), RepoFormat::V5).unwrap_err().code,
+            ErrorCode::FileInvalid
+        );
     }
 
     #[test]
     fn upgrade_appends_to_both_histories_once() {
         let repo = repo_on(Arc::new(MemoryStorage::new()), None);
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         for _ in 0..2 {
-            upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8)).unwrap();
+            upgrade::upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8), None).unwrap();
         }
         let archive = check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap();
         assert_eq!(archive.current().archive_id().to_string(), "16-2");
         assert_eq!(archive.history.len(), 2);
     }
 
+    /// Every key in archive.info and its copy.
+    fn archive_keys(repo: &Repo) -> Vec<(String, Passphrase)> {
+        let file = info_files::load_archive_info(repo, &stanza()).unwrap();
+        let copy = info_files::load_archive_info_copy(repo, &stanza()).unwrap();
+        let keys = [Some(file), copy].into_iter().flatten().filter_map(|info| info.keys);
+        let pairs = |keys: Keyring| keys.keys().map(|(id, key)| (id.to_string(), key.clone())).collect::<Vec<_>>();
+        keys.flat_map(pairs).collect()
+    }
+
+    #[test]
+    fn upgrade_of_the_format_cut_short_anywhere_is_finished_without_loss_of_a_key() {
+        let upgrade = |repo: &Repo, format| upgrade::upgrade_in(repo, &stanza(), &pg(VERSION, 7), format);
+        for calls in 0.. {
+            let memory = MemoryStorage::new();
+            let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+            create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+            let old = archive_keys(&repo);
+            let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory)).crash_at(calls)), Some("secret"));
+            let is_done = upgrade(&crashing, Some(RepoFormat::V6)).is_ok();
+            let between = archive_keys(&repo);
+            // Without the option, if any file has the new format already
+            upgrade(&repo, if between.len() > 2 { None } else { Some(RepoFormat::V6) }).unwrap();
+            let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+            assert_eq!((archive.format, backup.format), (RepoFormat::V6, RepoFormat::V6));
+            let keys = archive_keys(&repo);
+            assert!(old.iter().chain(&between).all(|key| keys.contains(key)), "{calls}");
+            assert_eq!(archive.keys.map(|keys| keys.current_id().to_string()).as_deref(), Some("1"));
+            assert_eq!(upgrade(&repo, None).unwrap(), StanzaChange::Unchanged);
+            assert_eq!(upgrade(&repo, Some(RepoFormat::V5)).unwrap_err().code, ErrorCode::Format);
+            if is_done {
+                assert!(calls > 8, "{calls}");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn upgrade_does_not_replace_a_damaged_file_of_format_6_by_its_copy_of_format_5() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        // The first of the four files is written, and then damaged
+        let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory.clone())).crash_at(3)), Some("secret"));
+        assert!(upgrade::upgrade_in(&crashing, &stanza(), &pg(VERSION, 7), Some(RepoFormat::V6)).is_err());
+        let path = layout::archive_info(&stanza());
+        let mut stored = crate::storage::get(&memory, &path, 9999).unwrap().unwrap();
+        assert!(stored.starts_with(b"PGBR006_"));
+        stored[200] ^= 1;
+        put(&memory, &path, &stored, WriteOptions::ATOMIC).unwrap();
+        let copy = crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap();
+        for wanted in [None, Some(RepoFormat::V6)] {
+            let error = upgrade::upgrade_in(&repo, &stanza(), &pg(VERSION, 7), wanted).unwrap_err();
+            assert!(error.message.contains("whose copy has an older format"), "{error}");
+        }
+        // Who may save it is told first
+        assert_eq!(formats::load(&repo, &stanza()).unwrap_err().code, ErrorCode::FileInvalid);
+        assert_eq!(crate::storage::get(&memory, &path, 9999).unwrap(), Some(stored));
+        assert_eq!(crate::storage::get(&memory, &layout::copy(&path), 9999).unwrap(), copy);
+    }
+
+    #[test]
+    fn upgrade_of_the_format_is_refused_while_an_unclaimed_backup_runs() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        put_text(&repo, "backup/main/20260101-000000F/pg_data/1");
+        // pgBackRest on another host adds a file each time somebody looks
+        let (files, plain) = (std::sync::atomic::AtomicU32::new(1), repo.clone());
+        let running = FaultyStorage::new(Arc::new(memory)).after(move |op, _| {
+            if op == crate::storage::faulty::Op::List {
+                let number = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                put_text(&plain, &format!("backup/main/20260101-000000F/pg_data/{number}"));
+            }
+        });
+        let running = repo_on(Arc::new(running), Some("secret"));
+        let session = Session::new(stanza(), [running.clone()]).unwrap().with_exec_id("1-x");
+        let files = upgrade::StanzaFiles::load(&running, &stanza()).unwrap();
+        let claim = |wanted| upgrade::claim(&running, &session, &files.plan(&pg(VERSION, 7), wanted).unwrap());
+        assert_eq!(claim(Some(RepoFormat::V6)).err().unwrap().code, ErrorCode::LockAcquire);
+        // Another cluster does not concern it
+        claim(None).unwrap();
+    }
+
+    #[test]
+    fn stanza_of_format_6_without_encryption_has_no_keys() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V6).unwrap();
+        let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+        assert_eq!(
+            (archive.format, backup.format, archive.keys, backup.cipher_pass),
+            (RepoFormat::V6, RepoFormat::V6, None, None)
+        );
+        let text = crate::storage::get(&memory, &layout::archive_info(&stanza()), 999).unwrap().unwrap();
+        assert!(text.starts_with(b"[backrest]\nbackrest-format=6\n"));
+    }
+
     #[test]
     fn upgrade_cut_short_is_finished_by_the_next() {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         // Each save consists of two files with two calls each: the crash occurs after archive.info was saved and before
         // backup.info
         let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory)).crash_at(5)), None);
-        assert!(upgrade_in(&crashing, &stanza(), &pg(PgVersion::V16, 8)).is_err());
+        assert!(upgrade::upgrade_in(&crashing, &stanza(), &pg(PgVersion::V16, 8), None).is_err());
         assert_eq!(check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap_err().code, ErrorCode::FileInvalid);
-        upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8)).unwrap();
+        upgrade::upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8), None).unwrap();
         check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap();
     }
 
@@ -414,7 +480,7 @@ mod tests {
         let request = StanzaDeleteRequest::new(PgSettings::new(dir.path()));
         let delete = |request| super::delete(request, &session, &repo).map(|summary| summary.existed);
         assert!(!delete(&request).unwrap());
-        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
         put_text(&repo, "archive/main/15-1/0000000100000000/x");
         put_text(&repo, "archive/other/archive.info");
         assert_eq!(delete(&request).unwrap_err().code, ErrorCode::FileMissing);

@@ -270,6 +270,12 @@ pub trait RepoStorage: Send + Sync {
         PendingRead::opened(self.read(path, range))
     }
 
+    /// Returns this storage for files that are neither compressed nor encrypted, if it then compresses on their way what is
+    /// read.
+    fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
+        None
+    }
+
     /// Starts writing a file, and creates missing parent directories.
     ///
     /// # Errors

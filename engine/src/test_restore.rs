@@ -47,6 +47,7 @@ use crate::progress::Progress;
 use crate::proof::report::FORMAT;
 use crate::proof::{CheckOutcome, Phases, ProofReport, RecoveryFacts, Verdict, Versions, WalPosition};
 use crate::restore::{KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreRequest, TargetAction};
+use crate::throttle::RateLimit;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, Session, info};
 
 /// How long the last checkpoint of a server may take.
@@ -105,6 +106,8 @@ pub struct TestRestoreContext<'a> {
     pub repos: &'a [Repo],
     /// Shows the progress of the restore.
     pub progress: Arc<dyn Progress>,
+    /// Limits the rate of the restore, if there is one.
+    pub rate_limit: Option<Arc<RateLimit>>,
     /// Ends the test.
     pub cancel: &'a CancelToken,
 }
@@ -294,10 +297,13 @@ impl Test<'_> {
             ..RestoreRequest::new(data).set(&self.plan.label).process_max(self.request.process_max)
         };
         // The lock of restores of this host stays free: a test must never hold up a real restore
-        let session = Session::new(self.context.stanza.clone(), [self.plan.repo.clone()])?
+        let mut session = Session::new(self.context.stanza.clone(), [self.plan.repo.clone()])?
             .with_lock_path(self.scratch.lock())
             .with_progress(Arc::clone(&self.context.progress))
             .with_cancel(self.context.cancel.clone());
+        if let Some(limit) = &self.context.rate_limit {
+            session = session.with_rate_limit(Arc::clone(limit));
+        }
         let summary = session.restore(&request)?;
         Ok(format!("{} file(s), {} byte(s)", summary.files, summary.size))
     }

@@ -86,7 +86,8 @@ type LoadResult<T> = std::result::Result<LoadedPair<T>, Box<Unusable>>;
 
 impl InfoFiles {
     fn load(stanza: &Stanza, repo: &Repo, retry: Retry<'_>) -> Self {
-        let pair = |path, shown: &str| FilePair { repo, path, shown: shown.to_owned(), cipher: &repo.cipher, retry };
+        let pair =
+            |path, shown: &str| FilePair { repo, path, shown: shown.to_owned(), cipher: repo.info_cipher(), retry };
         let backup = pair(layout::backup_info(stanza), "<REPO:BACKUP>/backup.info");
         let archive = pair(layout::archive_info(stanza), "<REPO:ARCHIVE>/archive.info");
         InfoFiles {

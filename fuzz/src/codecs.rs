@@ -3,8 +3,9 @@
 use std::io::Read;
 
 use repo_format::block_map::BlockMap;
-use repo_format::cipher::{Cipher, Decryptor, Framing, Passphrase, decrypt_framed};
+use repo_format::cipher::{Cipher, Decryptor, Framing, KeyDigest, Keyring, Passphrase, decrypt_framed, encrypt};
 use repo_format::compress::{CompressType, Decompressor};
+use repo_format::format::RepoFormat;
 
 /// Limit of decompressed bytes, because a stream of a few bytes may decode to terabytes.
 const DECOMPRESSED_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -76,6 +77,27 @@ pub fn decompress_lz4(data: &[u8]) {
 /// zst streams.
 pub fn decompress_zst(data: &[u8]) {
     decompress(CompressType::Zst, data);
+}
+
+/// Streams whose header names a format and a key. Both ways of decrypting must agree, and what is written again must be
+/// the same.
+pub fn cipher_header(data: &[u8]) {
+    let mut keys = Keyring::single(Passphrase::new("fuzz"));
+    for number in 1..12 {
+        let _ = keys.rotate(Passphrase::with_digest("fuzz", KeyDigest::Sha256), number);
+    }
+    let info = Cipher::Aes256Cbc(Passphrase::new("fuzz")).of_info_file(RepoFormat::V6);
+    for cipher in [Cipher::of_archive(Some(&keys), RepoFormat::V6), info] {
+        let whole = decrypt_framed(&cipher, Framing::Full, data);
+        let mut decryptor = Decryptor::new(&cipher, Framing::Full, Drip(data, 0));
+        let (read, good) = read_all(&mut decryptor);
+        assert_eq!(whole.is_ok(), good);
+        let Ok(content) = whole else { continue };
+        assert_eq!(read, content);
+        assert!(decryptor.header().is_some_and(|header| data.starts_with(&header.to_bytes())));
+        let written = encrypt(&cipher, &content).expect("randomness");
+        assert_eq!(decrypt_framed(&cipher, Framing::Full, &written).ok(), Some(content));
+    }
 }
 
 /// The first byte chooses the framing. Both ways of decrypting must agree.

@@ -56,6 +56,7 @@ pub fn archive_info(data: &[u8]) {
         let again = ArchiveInfo::parse(&written).expect("what was written reads back");
         assert_eq!(again.history, info.history);
         assert_eq!(again.current(), info.current());
+        assert_eq!((again.format, again.keys), (info.format, info.keys));
     }
 }
 
@@ -70,6 +71,7 @@ pub fn backup_info(data: &[u8]) {
         let again = BackupInfo::parse(&written).expect("what was written reads back");
         assert_eq!(again.backups, info.backups);
         assert_eq!(again.history, info.history);
+        assert_eq!((again.format, again.cipher_pass), (info.format, info.cipher_pass));
     }
 }
 

@@ -20,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     ("backup_info", info_files::backup_info),
     ("block_map", codecs::block_map),
     ("block_plan", engine_parts::block_plan),
+    ("cipher_header", codecs::cipher_header),
     ("claim", info_files::claim),
     ("cluster_answers", engine::fuzzing::cluster_answers),
     ("configuration", configuration::configuration),

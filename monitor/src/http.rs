@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-pub use access::Access;
+pub use access::{Access, check_protected};
 pub use answer::AGE;
 
 /// How many connections are served at once. Others wait.

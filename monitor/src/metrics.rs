@@ -56,6 +56,7 @@ fn add_repo(metrics: &mut Metrics, snapshot: &Snapshot, stanza: &StanzaView, rep
             metrics.set(m::REPO_BACKUPS, [("backup_type", kind), labels[0], labels[1]], number(count as u64));
         }
     }
+    add_phases(metrics, stanza, repo, &key);
     add_recovery(metrics, stanza, repo, &key);
     if let Some(time) = repo.newest_wal_time {
         metrics.set(m::POINT_AGE, labels, signed(snapshot.time.saturating_sub(time)));
@@ -80,6 +81,21 @@ fn add_repo(metrics: &mut Metrics, snapshot: &Snapshot, stanza: &StanzaView, rep
         }
         for (phase, seconds) in &proof.phase_seconds {
             metrics.set(m::PROVEN_PHASE, [("phase", phase.as_str()), labels[0], labels[1]], *seconds);
+        }
+    }
+}
+
+/// Adds the phases of the newest backup of each type.
+fn add_phases(metrics: &mut Metrics, stanza: &StanzaView, repo: &RepoView, key: &str) {
+    for kind in ["full", "diff", "incr"] {
+        let of_kind = stanza.backups.iter().filter(|backup| backup.repo_key == repo.key && backup.kind == kind);
+        for phase in of_kind.max_by_key(|backup| backup.stop).into_iter().flat_map(|backup| &backup.phases) {
+            let labels =
+                [("backup_type", kind), ("phase", phase.phase.as_str()), ("repo_key", key), ("stanza", &stanza.name)];
+            metrics.set(m::BACKUP_PHASE, labels, phase.seconds);
+            if let Some(bytes) = phase.bytes {
+                metrics.set(m::BACKUP_PHASE_BYTES, labels, number(bytes));
+            }
         }
     }
 }

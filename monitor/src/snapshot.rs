@@ -281,6 +281,20 @@ pub struct BackupView {
     pub databases: Option<u64>,
     /// Its last proof of recovery.
     pub proof: Option<ProofView>,
+    /// Its phases, in their order; empty for a backup of pgBackRest.
+    #[serde(default)]
+    pub phases: Vec<PhaseView>,
+}
+
+/// A phase of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseView {
+    /// `prepare`, `start`, `plan`, `copy`, `stop`, `archive`, `save` or `expire`.
+    pub phase: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// What it copied, or the WAL that it found in the archive; `None` in other phases.
+    pub bytes: Option<u64>,
 }
 
 /// A backup or restore that is running on this host.

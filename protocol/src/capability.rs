@@ -36,12 +36,20 @@ pub enum Capability {
     Warnings,
     /// Carries further connections beside the one that has agreed on it ([`crate::channel`]).
     Channels,
+    /// Copies whole jobs with keys that another digest than SHA-1 derives, as backups of repository format 6 have them
+    /// ([`WorkerRequest::digest`](crate::copy::WorkerRequest::digest)).
+    CopyDigest,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 4] =
-        [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings, Capability::Channels];
+    pub const ALL: [Capability; 5] = [
+        Capability::CopyJobs,
+        Capability::WholeWrites,
+        Capability::Warnings,
+        Capability::Channels,
+        Capability::CopyDigest,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -49,13 +57,18 @@ impl Capability {
             Capability::WholeWrites => "whole-writes",
             Capability::Warnings => "warnings",
             Capability::Channels => "channels",
+            Capability::CopyDigest => "copy-digest",
         }
     }
 
     /// The highest number that this version knows.
     fn newest(self) -> u32 {
         match self {
-            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings | Capability::Channels => 1,
+            Capability::CopyJobs
+            | Capability::WholeWrites
+            | Capability::Warnings
+            | Capability::Channels
+            | Capability::CopyDigest => 1,
         }
     }
 }

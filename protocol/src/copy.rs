@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use crate::filter::{Codec, PassphraseBytes};
+use crate::filter::{Codec, Digest, PassphraseBytes};
 use crate::pack::{EMPTY, PackReader, PackWriter};
 use crate::{StringId, format_error};
 use repo_format::Result;
@@ -28,6 +28,8 @@ pub struct WorkerRequest<'a> {
     pub compression: Option<(Codec, i32)>,
     /// The passphrase with which files are encrypted; `None` if they are not.
     pub passphrase: Option<PassphraseBytes<'a>>,
+    /// The digest that derives keys from it. Only with [`crate::Capability::CopyDigest`] other than SHA-1.
+    pub digest: Digest,
     /// Whether files in bundles have no header.
     pub bundle_raw: bool,
     /// The index of the backup in the list of references, for block maps.
@@ -175,6 +177,8 @@ impl<'a> WorkerRequest<'a> {
         writer.u32(self.reference).u32(self.page_size).bool(self.page_header_check).u64(self.compare_buffer_bytes);
         writer.text(self.version_force).bool(self.network_level.is_some());
         writer.i32(self.network_level.unwrap_or_default());
+        // A server without the capability would not look at it
+        writer.string_id(if self.digest == Digest::Sha1 { StringId(0) } else { self.digest.id() });
     }
 
     pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
@@ -186,9 +190,11 @@ impl<'a> WorkerRequest<'a> {
         let (reference, page_size, page_header_check) = (reader.u32()?, reader.u32()?, reader.bool()?);
         let (compare_buffer_bytes, version_force) = (reader.u64()?, reader.text()?);
         let (is_compressed, network_level) = (reader.bool()?, reader.i32()?);
+        let digest = reader.string_id()?.filter(|id| id.0 != 0).map(Digest::from_id).transpose()?;
         Ok(WorkerRequest {
             compression: codec.map(|codec| (codec, level)),
             passphrase,
+            digest: digest.unwrap_or(Digest::Sha1),
             bundle_raw,
             reference,
             page_size,

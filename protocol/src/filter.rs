@@ -172,7 +172,7 @@ impl Digest {
         }
     }
 
-    fn from_id(id: StringId) -> Result<Self> {
+    pub(crate) fn from_id(id: StringId) -> Result<Self> {
         Self::ALL.into_iter().find(|known| known.id() == id).ok_or_else(|| unsupported("hash", id))
     }
 }

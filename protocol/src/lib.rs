@@ -5,7 +5,7 @@
 //! A server is a `pgbackrest COMMAND:remote` process behind SSH, or a child of `pgbackrest server` behind TLS. It sends
 //! its [greeting], one line of JSON. From then on the client sends requests and the server sends one answer to each, in
 //! order, except to the request that ends the connection. Every message is a [pack], a sequence of numbered fields, and
-//! ends with it: messages have no length in front ([`pack::Scanner`]).
+//! ends with it: messages have no length in front ([`pack::PackScanner`]).
 //!
 //! | layer | module |
 //! | --- | --- |

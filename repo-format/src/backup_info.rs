@@ -10,7 +10,8 @@ use std::io::BufRead;
 pub use entry::BackupEntry;
 
 use crate::archive_info::{find_current, next_id, parse_id};
-use crate::cipher::Passphrase;
+use crate::cipher::{KeyId, Keyring, Passphrase};
+use crate::format::RepoFormat;
 use crate::info::{self, Origin, Writer};
 use crate::ini::LINE_SIZE_MAX;
 use crate::json::{ObjectWriter, Reader, check_key};
@@ -45,6 +46,8 @@ impl PgHistory {
 /// The content of backup.info.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupInfo {
+    /// The format of the file, and of the backups that are made from now on.
+    pub format: RepoFormat,
     /// The version that wrote the file.
     pub backrest_version: String,
     /// Every cluster that the stanza has had, oldest first.
@@ -53,11 +56,13 @@ pub struct BackupInfo {
     pub backups: BTreeMap<BackupLabel, BackupEntry>,
     /// The passphrase of the backups' manifests.
     pub cipher_pass: Option<Passphrase>,
+    /// All keys of the file, if it has others than that passphrase. Nothing uses them, but they are kept.
+    other_keys: Option<Keyring>,
     current: PgHistory,
 }
 
 impl BackupInfo {
-    /// Creates the information of a new stanza.
+    /// Creates the information of a new stanza of format 5.
     ///
     /// # Errors
     /// [`ErrorCode::VersionNotSupported`] if the version's control file is unknown.
@@ -70,10 +75,12 @@ impl BackupInfo {
         let control_version = version.control_version()?;
         let current = PgHistory { id: 1, version, system_id, catalog_version, control_version };
         Ok(BackupInfo {
+            format: RepoFormat::V5,
             backrest_version: crate::BACKREST_VERSION.to_owned(),
             history: vec![current],
             backups: BTreeMap::new(),
             cipher_pass,
+            other_keys: None,
             current,
         })
     }
@@ -141,23 +148,27 @@ impl BackupInfo {
             Ok(())
         })?;
         let current = find_current(&history, current_id, |pg| pg.id)?;
-        let info::Header { backrest_version, cipher_pass } = header;
-        Ok(BackupInfo { backrest_version, history, backups, cipher_pass, current })
+        let info::Header { format, backrest_version, keys } = header;
+        let cipher_pass = keys.as_ref().map(|keys| keys.find(KeyId::ZERO).cloned()).transpose()?;
+        let other_keys = keys.filter(Keyring::has_others);
+        Ok(BackupInfo { format, backrest_version, history, backups, cipher_pass, other_keys, current })
     }
 
     /// Returns the file's text, with this program's version.
     ///
     /// # Errors
-    /// [`ErrorCode::OptionInvalidValue`] if an annotation has a key that could not be read back.
+    /// [`ErrorCode::OptionInvalidValue`] if an annotation has a key that could not be read back; [`ErrorCode::Format`] if
+    /// the format can't hold the keys.
     pub fn serialize(&self) -> Result<Vec<u8>> {
-        let mut writer = Writer::new(Vec::new())?;
+        let mut writer = Writer::new(Vec::new(), self.format)?;
         let mut json = String::new();
         for (label, backup) in &self.backups {
             json.clear();
             backup.write(&mut json)?;
             writer.value("backup:current", label.as_str(), &json)?;
         }
-        writer.cipher_pass(self.cipher_pass.as_ref())?;
+        let only_key = self.cipher_pass.clone().map(Keyring::single);
+        writer.keys(self.other_keys.as_ref().or(only_key.as_ref()))?;
         writer.value("db", "db-catalog-version", &self.current.catalog_version.to_string())?;
         writer.value("db", "db-control-version", &self.current.control_version.to_string())?;
         writer.value("db", "db-id", &self.current.id.to_string())?;

@@ -1,37 +1,41 @@
 //! Encryption of repositories: AES-256-CBC in the form of `openssl enc -aes-256-cbc -md sha1`.
 //!
-//! A stream consists of `Salted__` (omitted in raw framing), 8 bytes of salt, and the ciphertext with PKCS#7 padding.
-//! OpenSSL's `EVP_BytesToKey` with SHA-1 and one iteration derives key and IV from the text of the passphrase (source:
-//! pgBackRest `src/common/crypto/cipherBlock.c`). Streams are not authenticated: checksums elsewhere detect changed
-//! bytes.
+//! A stream consists of `Salted__` (omitted in raw framing), 8 bytes of salt, and the ciphertext with PKCS#7 padding. At
+//! repository format 6, info files and archived files have another header in its place (`header.rs`).
+//! OpenSSL's `EVP_BytesToKey` with one iteration derives key and IV from the text of the passphrase (source: pgBackRest
+//! `src/common/crypto/cipherBlock.c`), with SHA-1 for keys of format 5 and SHA-256 for those made at format 6. Streams
+//! are not authenticated: checksums elsewhere detect changed bytes.
+
+mod decryptor;
+mod encryptor;
+mod header;
+mod keyring;
+mod newer;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::sync::Arc;
 
-use aes::Aes256;
-use aes::cipher::inout::InOutBuf;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use base64::Engine;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Digest;
 
-use crate::read::read_some;
-use crate::{Error, ErrorCode, Result, format};
+pub use self::decryptor::Decryptor;
+pub use self::encryptor::Encryptor;
+pub(crate) use self::header::refuse as refuse_header;
+pub use self::header::{StreamHeader, is_encrypted};
+pub use self::keyring::{KeyId, Keyring};
+use self::newer::NewerKeys;
+use crate::format::RepoFormat;
+use crate::{Error, ErrorCode, Result};
 
-type CbcEncryptor = cbc::Encryptor<Aes256>;
-type CbcDecryptor = cbc::Decryptor<Aes256>;
-
-/// The first bytes of a stream in full framing.
-/// The first bytes of an encrypted file.
+/// The first bytes of an encrypted stream in full framing without a header of format 6.
 pub const MAGIC: &[u8; 8] = b"Salted__";
 const SALT_SIZE: usize = 8;
 const BLOCK_SIZE: usize = 16;
 const KEY_SIZE: usize = 32;
 /// Random bytes of a generated passphrase. 48 bytes yield exactly 64 base64 characters without padding.
 const PASSPHRASE_RANDOM_BYTES: usize = 48;
-/// Bytes of ciphertext that a [`Decryptor`] reads at a time.
-const DECRYPT_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The digest that derives a key from a passphrase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +45,29 @@ pub enum KeyDigest {
     Sha1,
     /// SHA-256: keys that were made at repository format 6.
     Sha256,
+}
+
+impl KeyDigest {
+    /// The digest of keys that are made at this format.
+    pub fn of(format: RepoFormat) -> Self {
+        match format {
+            RepoFormat::V5 => KeyDigest::Sha1,
+            RepoFormat::V6 => KeyDigest::Sha256,
+        }
+    }
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyDigest::Sha1 => "sha1",
+            KeyDigest::Sha256 => "sha256",
+        }
+    }
+
+    /// Returns the digest with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [KeyDigest::Sha1, KeyDigest::Sha256].into_iter().find(|digest| digest.name() == name)
+    }
 }
 
 /// A passphrase, which `Debug` does not show, and the digest that derives its keys.
@@ -59,12 +86,22 @@ impl Passphrase {
         Passphrase(SecretString::from(text.into()), digest)
     }
 
-    /// Generates a passphrase: 48 random bytes of the system as 64 base64 characters. Returns a crypto error (095) if
-    /// the system provides no randomness.
-    pub fn generate() -> Result<Self> {
+    /// Generates a passphrase for a format: 48 random bytes of the system as 64 base64 characters. Returns a crypto error
+    /// (095) if the system provides no randomness.
+    pub fn generate(format: RepoFormat) -> Result<Self> {
         let mut random = Zeroizing::new([0; PASSPHRASE_RANDOM_BYTES]);
         fill_random(&mut *random)?;
-        Ok(Passphrase::new(base64::engine::general_purpose::STANDARD.encode(*random)))
+        let text = base64::engine::general_purpose::STANDARD.encode(*random);
+        Ok(Passphrase::with_digest(text, KeyDigest::of(format)))
+    }
+
+    /// The digest that derives its keys.
+    pub fn digest(&self) -> KeyDigest {
+        self.1
+    }
+
+    fn derived_with(&self, digest: KeyDigest) -> Self {
+        Passphrase(self.0.clone(), digest)
     }
 
     /// Returns the text. Write it only into a file that is itself encrypted.
@@ -95,6 +132,68 @@ pub enum Cipher {
     None,
     /// AES-256 in CBC mode with this passphrase.
     Aes256Cbc(Passphrase),
+    /// AES-256 in CBC mode, for info files and archived files, whose header may name their format and key.
+    Headed(Arc<HeadedCipher>),
+}
+
+/// The keys of files that may have a header with their format.
+#[derive(Debug)]
+pub struct HeadedCipher {
+    keys: HeadedKeys,
+    /// The format of what is written.
+    format: RepoFormat,
+    /// Where to look for a key that `keys` lacks.
+    newer: Option<NewerKeys>,
+}
+
+impl PartialEq for HeadedCipher {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.keys, self.format) == (&other.keys, other.format)
+    }
+}
+
+impl Eq for HeadedCipher {}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum HeadedKeys {
+    /// Any header leads to this passphrase, and its format to the digest.
+    Main(Passphrase),
+    /// The header names the key.
+    Ring(Keyring),
+}
+
+impl HeadedCipher {
+    /// The passphrase for a stream that was read with this header.
+    fn for_reading(&self, header: &StreamHeader) -> Result<Passphrase> {
+        match &self.keys {
+            HeadedKeys::Main(_) if header.key_id() != KeyId::ZERO => {
+                Err(Error::new(ErrorCode::Crypto, format!("unable to find cipher key '{}'", header.key_id())))
+            }
+            HeadedKeys::Main(passphrase) => Ok(passphrase.derived_with(KeyDigest::of(header.format()))),
+            HeadedKeys::Ring(keys) => {
+                let found = keys.find(header.key_id()).cloned();
+                match &self.newer {
+                    Some(newer) => found.or_else(|unknown| newer.find(header.key_id(), unknown)),
+                    None => found,
+                }
+            }
+        }
+    }
+
+    /// Header and passphrase of new streams.
+    fn for_writing(&self) -> Result<(StreamHeader, Passphrase)> {
+        match (&self.keys, self.format) {
+            (HeadedKeys::Main(passphrase), RepoFormat::V5) => Ok((StreamHeader::Magic, passphrase.clone())),
+            (HeadedKeys::Main(passphrase), format) => {
+                Ok((StreamHeader::Format(format), passphrase.derived_with(KeyDigest::of(format))))
+            }
+            (HeadedKeys::Ring(keys), RepoFormat::V5) => Ok((StreamHeader::Magic, keys.find(KeyId::ZERO)?.clone())),
+            (HeadedKeys::Ring(keys), format) => {
+                let id = keys.current_id();
+                Ok((StreamHeader::Key(format, id.clone()), keys.find(id.as_str())?.clone()))
+            }
+        }
+    }
 }
 
 impl Cipher {
@@ -103,17 +202,74 @@ impl Cipher {
         passphrase.map_or(Cipher::None, |passphrase| Cipher::Aes256Cbc(passphrase.clone()))
     }
 
+    /// How an info file is encrypted if this is the cipher of the repository's main passphrase. What is written has this
+    /// format; a reader follows the header.
+    #[must_use]
+    pub fn of_info_file(&self, format: RepoFormat) -> Self {
+        match self {
+            Cipher::Aes256Cbc(main) => {
+                Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Main(main.clone()), format, newer: None }))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// How archived files are encrypted with the keys of an archive.info of this format.
+    pub fn of_archive(keys: Option<&Keyring>, format: RepoFormat) -> Self {
+        keys.map_or(Cipher::None, |keys| {
+            Cipher::Headed(Arc::new(HeadedCipher { keys: HeadedKeys::Ring(keys.clone()), format, newer: None }))
+        })
+    }
+
+    /// The same cipher of archived files, which asks `load` for the keys of now when a header names one that it lacks. A
+    /// file may have a key that is newer than the keys that were loaded. Does nothing for other ciphers.
+    #[must_use]
+    pub fn with_newer_keys(self, load: impl Fn() -> Result<Option<Keyring>> + Send + Sync + 'static) -> Self {
+        match self {
+            Cipher::Headed(headed) if matches!(headed.keys, HeadedKeys::Ring(_)) => {
+                let (keys, newer) = (headed.keys.clone(), Some(NewerKeys::new(load)));
+                Cipher::Headed(Arc::new(HeadedCipher { keys, format: headed.format, newer }))
+            }
+            other => other,
+        }
+    }
+
+    /// The passphrase of new streams without a header of format 6; `None` only without encryption.
+    pub fn passphrase(&self) -> Option<&Passphrase> {
+        match self {
+            Cipher::None => None,
+            Cipher::Aes256Cbc(passphrase) => Some(passphrase),
+            Cipher::Headed(headed) => Some(match &headed.keys {
+                HeadedKeys::Main(passphrase) => passphrase,
+                HeadedKeys::Ring(keys) => keys.current(),
+            }),
+        }
+    }
+
     /// Returns whether bytes pass unchanged.
     pub fn is_none(&self) -> bool {
         matches!(self, Cipher::None)
     }
 
-    /// The number of bytes that `size` bytes become.
+    /// The number of bytes that `size` bytes become in a stream without a header of format 6.
     pub fn encrypted_size(&self, framing: Framing, size: u64) -> u64 {
         match self {
             Cipher::None => size,
-            Cipher::Aes256Cbc(_) => framing.header_size() as u64 + (size / BLOCK_SIZE as u64 + 1) * BLOCK_SIZE as u64,
+            Cipher::Aes256Cbc(_) | Cipher::Headed(_) => {
+                framing.header_size() as u64 + (size / BLOCK_SIZE as u64 + 1) * BLOCK_SIZE as u64
+            }
         }
+    }
+
+    /// The bytes before the salt of a new stream, and its passphrase; `None` without encryption.
+    fn for_writing(&self, framing: Framing) -> Result<Option<(Vec<u8>, Passphrase)>> {
+        let (header, passphrase) = match self {
+            Cipher::None => return Ok(None),
+            Cipher::Aes256Cbc(passphrase) => (StreamHeader::Magic, passphrase.clone()),
+            Cipher::Headed(headed) => headed.for_writing()?,
+        };
+        let prefix = if framing == Framing::Raw { Vec::new() } else { header.to_bytes() };
+        Ok(Some((prefix, passphrase)))
     }
 }
 
@@ -172,297 +328,6 @@ fn derive_key_with<D: Digest>(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv 
     (key, iv)
 }
 
-/// Encrypts consecutive streams, each with its own salt.
-#[derive(Debug)]
-pub struct Encryptor(Option<AesEncryptor>);
-
-#[derive(Debug)]
-struct AesEncryptor {
-    passphrase: Passphrase,
-    framing: Framing,
-    /// `Some` from a stream's first byte, after salt and header were written, to its end.
-    stream: Option<CbcEncryptor>,
-    /// Plain bytes that do not fill a block yet.
-    partial: [u8; BLOCK_SIZE],
-    partial_len: usize,
-}
-
-impl Drop for AesEncryptor {
-    fn drop(&mut self) {
-        self.partial.zeroize();
-    }
-}
-
-impl Encryptor {
-    /// Creates an encryptor. With [`Cipher::None`] it passes bytes unchanged.
-    pub fn new(cipher: &Cipher, framing: Framing) -> Self {
-        Encryptor(match cipher {
-            Cipher::None => None,
-            Cipher::Aes256Cbc(passphrase) => Some(AesEncryptor {
-                passphrase: passphrase.clone(),
-                framing,
-                stream: None,
-                partial: [0; BLOCK_SIZE],
-                partial_len: 0,
-            }),
-        })
-    }
-
-    /// Adds plain bytes and appends to `out` what can be encrypted. Returns a crypto error (095) if the system provides
-    /// no randomness.
-    pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        match &mut self.0 {
-            None => out.extend_from_slice(data),
-            Some(aes) => aes.push(data, out)?,
-        }
-        Ok(())
-    }
-
-    /// Ends the stream and appends its last bytes to `out`. The next `push` begins a new stream. An empty stream
-    /// consists of the header and a block of padding.
-    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        match &mut self.0 {
-            None => Ok(()),
-            Some(aes) => aes.finish(out),
-        }
-    }
-
-    /// Abandons the current stream, so that the next `push` begins a new one.
-    pub fn reset(&mut self) {
-        if let Some(aes) = &mut self.0 {
-            aes.stream = None;
-            aes.partial_len = 0;
-        }
-    }
-}
-
-impl AesEncryptor {
-    fn start(&mut self, out: &mut Vec<u8>) -> Result<CbcEncryptor> {
-        let mut salt = [0; SALT_SIZE];
-        fill_random(&mut salt)?;
-        if self.framing == Framing::Full {
-            out.extend_from_slice(MAGIC);
-        }
-        out.extend_from_slice(&salt);
-        let (key, iv) = derive_key(&self.passphrase, &salt);
-        self.partial_len = 0;
-        Ok(CbcEncryptor::new((&*key).into(), (&*iv).into()))
-    }
-
-    fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.start(out)?,
-        };
-        out.reserve(data.len() + BLOCK_SIZE);
-        let begin = out.len();
-        if self.partial_len != 0 {
-            let take = data.len().min(BLOCK_SIZE - self.partial_len);
-            self.partial[self.partial_len..self.partial_len + take].copy_from_slice(&data[..take]);
-            self.partial_len += take;
-            data = &data[take..];
-            if self.partial_len == BLOCK_SIZE {
-                out.extend_from_slice(&self.partial);
-                self.partial_len = 0;
-            }
-        }
-        // If the partial block is not full, it took all of the data
-        let (blocks, rest) = data.split_at(data.len() - data.len() % BLOCK_SIZE);
-        out.extend_from_slice(blocks);
-        if !rest.is_empty() {
-            self.partial[..rest.len()].copy_from_slice(rest);
-            self.partial_len = rest.len();
-        }
-        let (blocks, _) = InOutBuf::from(&mut out[begin..]).into_chunks();
-        stream.encrypt_blocks_inout(blocks);
-        self.stream = Some(stream);
-        Ok(())
-    }
-
-    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.start(out)?,
-        };
-        let padding = BLOCK_SIZE - self.partial_len;
-        // At most a block of 16, so it fits a byte.
-        self.partial[self.partial_len..].fill(padding as u8);
-        stream.encrypt_block((&mut self.partial).into());
-        out.extend_from_slice(&self.partial);
-        self.partial_len = 0;
-        Ok(())
-    }
-}
-
-/// Decrypts a stream while it is read.
-///
-/// Errors are crypto errors (095) inside an `io::Error`, which [`Error::from_io`] unwraps: a missing or wrong header,
-/// ciphertext that is not a multiple of the block size, or wrong padding (the usual result of a wrong passphrase). A
-/// stream of a newer repository format is a format error (029).
-pub struct Decryptor<R> {
-    reader: R,
-    aes: Option<AesDecryptor>,
-}
-
-struct AesDecryptor {
-    passphrase: Passphrase,
-    framing: Framing,
-    stream: Option<CbcDecryptor>,
-    /// Plain bytes not returned yet at `start..end`, then ciphertext not decrypted yet up to `filled`. The last block
-    /// read always stays encrypted, because only the end of the input shows that it contains the padding.
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    filled: usize,
-    /// The most bytes that the buffer has held.
-    used: usize,
-    done: bool,
-}
-
-impl Drop for AesDecryptor {
-    /// The decrypted bytes may contain the passphrase of other files.
-    fn drop(&mut self) {
-        self.buffer[..self.used].zeroize();
-    }
-}
-
-impl<R: Read> Decryptor<R> {
-    /// Creates a decryptor of everything that `reader` returns. With [`Cipher::None`] it passes bytes unchanged.
-    pub fn new(cipher: &Cipher, framing: Framing, reader: R) -> Self {
-        let aes = match cipher {
-            Cipher::None => None,
-            Cipher::Aes256Cbc(passphrase) => Some(AesDecryptor {
-                passphrase: passphrase.clone(),
-                framing,
-                stream: None,
-                buffer: vec![0; DECRYPT_BUFFER_BYTES].into_boxed_slice(),
-                start: 0,
-                end: 0,
-                filled: 0,
-                used: 0,
-                done: false,
-            }),
-        };
-        Decryptor { reader, aes }
-    }
-
-    /// Begins a new stream from another reader, keeping buffer and passphrase. Returns the old reader.
-    pub fn reset(&mut self, reader: R) -> R {
-        if let Some(aes) = &mut self.aes {
-            aes.stream = None;
-            (aes.start, aes.end, aes.filled, aes.done) = (0, 0, 0, false);
-        }
-        std::mem::replace(&mut self.reader, reader)
-    }
-
-    /// The reader, which has been read to its end if this one has.
-    pub fn into_inner(self) -> R {
-        self.reader
-    }
-}
-
-impl AesDecryptor {
-    /// Reads until plain bytes are available or the stream has ended.
-    fn fill(&mut self, reader: &mut impl Read) -> io::Result<()> {
-        // The undecrypted rest goes to the front.
-        self.buffer.copy_within(self.end..self.filled, 0);
-        self.filled -= self.end;
-        (self.start, self.end) = (0, 0);
-        while self.start == self.end && !self.done {
-            let read = read_some(reader, &mut self.buffer[self.filled..])?;
-            self.filled += read;
-            self.used = self.used.max(self.filled);
-            if self.stream.is_none() {
-                let header_size = self.framing.header_size();
-                if self.filled >= header_size {
-                    self.start_stream()?;
-                    self.buffer.copy_within(header_size..self.filled, 0);
-                    self.filled -= header_size;
-                } else if read == 0 {
-                    return Err(Error::new(ErrorCode::Crypto, "cipher header missing").into());
-                }
-            }
-            if let Some(stream) = &mut self.stream {
-                if read == 0 {
-                    self.done = true;
-                    self.end = finish_blocks(stream, &mut self.buffer[..self.filled])?;
-                    self.filled = self.end;
-                } else {
-                    let end = self.filled.saturating_sub(1) / BLOCK_SIZE * BLOCK_SIZE;
-                    decrypt_blocks(stream, &mut self.buffer[..end]);
-                    self.end = end;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn start_stream(&mut self) -> Result<()> {
-        let header = &self.buffer[..self.framing.header_size()];
-        let salt = salt_of(self.framing, header)?;
-        let (key, iv) = derive_key(&self.passphrase, salt);
-        self.stream = Some(CbcDecryptor::new((&*key).into(), (&*iv).into()));
-        Ok(())
-    }
-}
-
-/// The salt in a stream's header.
-fn salt_of(framing: Framing, header: &[u8]) -> Result<&[u8]> {
-    match framing {
-        Framing::Raw => Ok(header),
-        Framing::Full => {
-            format::check_header(header)?;
-            header.strip_prefix(MAGIC.as_slice()).ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))
-        }
-    }
-}
-
-/// Decrypts whole blocks in place, several at a time.
-fn decrypt_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) {
-    let (blocks, _) = InOutBuf::from(data).into_chunks();
-    stream.decrypt_blocks_inout(blocks);
-}
-
-/// Decrypts the last blocks and checks the padding. Returns the number of plain bytes.
-fn finish_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) -> Result<usize> {
-    let flush_error = || Error::new(ErrorCode::Crypto, "unable to flush");
-    if data.is_empty() || !data.len().is_multiple_of(BLOCK_SIZE) {
-        return Err(flush_error());
-    }
-    decrypt_blocks(stream, data);
-    let padding = usize::from(data[data.len() - 1]);
-    if padding == 0 || padding > BLOCK_SIZE {
-        return Err(flush_error());
-    }
-    let (plain, pad) = data.split_at(data.len() - padding);
-    if pad.iter().any(|&byte| usize::from(byte) != padding) {
-        return Err(flush_error());
-    }
-    Ok(plain.len())
-}
-
-impl<R: Read> Read for Decryptor<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let Some(aes) = &mut self.aes else { return self.reader.read(out) };
-        if out.is_empty() {
-            return Ok(0);
-        }
-        if aes.start == aes.end {
-            aes.fill(&mut self.reader)?;
-        }
-        let take = out.len().min(aes.end - aes.start);
-        out[..take].copy_from_slice(&aes.buffer[aes.start..aes.start + take]);
-        aes.start += take;
-        Ok(take)
-    }
-}
-
-impl<R> fmt::Debug for Decryptor<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decryptor").field("encrypted", &self.aes.is_some()).finish_non_exhaustive()
-    }
-}
-
 /// Encrypts a buffer in full framing, the form of info files. Returns a crypto error (095) if the system provides no
 /// randomness.
 pub fn encrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
@@ -485,16 +350,10 @@ pub fn decrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
 
 /// Decrypts a buffer. Returns a crypto error (095) for a wrong header, length or padding.
 pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<Vec<u8>> {
-    let Cipher::Aes256Cbc(passphrase) = cipher else { return Ok(data.to_vec()) };
-    let Some((header, ciphertext)) = data.split_at_checked(framing.header_size()) else {
-        return Err(Error::new(ErrorCode::Crypto, "cipher header missing"));
-    };
-    let salt = salt_of(framing, header)?;
-    let (key, iv) = derive_key(passphrase, salt);
-    let mut plain = ciphertext.to_vec();
-    let len = finish_blocks(&mut CbcDecryptor::new((&*key).into(), (&*iv).into()), &mut plain)?;
-    plain.truncate(len);
-    Ok(plain)
+    if cipher.is_none() {
+        return Ok(data.to_vec());
+    }
+    decryptor::decrypt_whole(cipher, framing, data)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 
 use std::io::{BufRead, Write};
 
-use crate::cipher::{Cipher, Passphrase};
+use crate::cipher::{Cipher, Keyring, StreamHeader};
+use crate::format::RepoFormat;
 use crate::hash::{Sha1, Sha1Hasher};
 use crate::ini::{self, DamagedEntry, IniEntry, StrictReader};
 use crate::json::{Reader, write_string};
-use crate::{BACKREST_VERSION, Error, ErrorCode, REPOSITORY_FORMAT, Result, format};
+use crate::{BACKREST_VERSION, Error, ErrorCode, Result, format};
 
 pub(crate) const SECTION_BACKREST: &str = "backrest";
 const SECTION_CIPHER: &str = "cipher";
@@ -18,14 +19,18 @@ pub(crate) const KEY_FORMAT: &str = "backrest-format";
 const KEY_VERSION: &str = "backrest-version";
 const KEY_CHECKSUM: &str = "backrest-checksum";
 const KEY_CIPHER_PASS: &str = "cipher-pass";
+const KEY_CIPHER_PASS_CURRENT: &str = "cipher-pass-current";
+const KEY_CIPHER_PASS_ROTATE: &str = "cipher-pass-rotate";
 
 /// The values that every info file has.
 #[derive(Clone, Debug)]
 pub struct Header {
+    /// The format of the file, which it keeps when it is saved.
+    pub format: RepoFormat,
     /// The version that wrote the file.
     pub backrest_version: String,
-    /// The passphrase of the files that depend on this one, if the repository is encrypted.
-    pub cipher_pass: Option<Passphrase>,
+    /// The keys of the files that depend on this one, if the repository is encrypted.
+    pub keys: Option<Keyring>,
 }
 
 /// The origin of an info file's text, which determines what an error message may show of it.
@@ -35,19 +40,31 @@ pub enum Origin {
     Plain,
     /// The text was decrypted. A damaged line may contain a passphrase, so messages contain only its number.
     Decrypted,
+    /// The text of an info file was decrypted, in front of which was a header of this format. The content must have the
+    /// same format.
+    Headed(RepoFormat),
 }
 
 impl Origin {
-    /// The origin of a file that is stored with this cipher.
-    pub fn of(cipher: &Cipher) -> Self {
-        if cipher.is_none() { Origin::Plain } else { Origin::Decrypted }
+    /// The origin of a file that is stored with this cipher and that began with this header.
+    pub fn of(cipher: &Cipher, header: Option<&StreamHeader>) -> Self {
+        match (cipher, header) {
+            (Cipher::None, _) => Origin::Plain,
+            (Cipher::Headed(_), Some(header)) => Origin::Headed(header.format()),
+            _ => Origin::Decrypted,
+        }
+    }
+
+    /// Returns whether messages must not quote the text.
+    fn is_secret(self) -> bool {
+        self != Origin::Plain
     }
 
     /// Returns the error as it may be shown. `place` replaces the message if the file was decrypted.
     pub(crate) fn conceal(self, error: Error, place: impl std::fmt::Display) -> Error {
         match self {
             Origin::Plain => error,
-            Origin::Decrypted => Error::new(error.code, format!("invalid value {place}")),
+            Origin::Decrypted | Origin::Headed(_) => Error::new(error.code, format!("invalid value {place}")),
         }
     }
 }
@@ -82,10 +99,10 @@ pub fn read<R: BufRead>(
     mut on_value: impl FnMut(&IniEntry<'_>) -> Result<()>,
 ) -> Result<Header> {
     let mut reader = StrictReader::new(input).with_line_size_max(line_size_max);
-    if origin == Origin::Decrypted {
+    if origin.is_secret() {
         reader.stop_quotes();
     }
-    let mut content = InfoContent::new();
+    let mut content = InfoContent::new(origin);
     let mut damage = None;
     loop {
         let is_secret = !reader.quotes();
@@ -100,13 +117,16 @@ pub fn read<R: BufRead>(
             }
         };
         // The content of a file with a passphrase was decrypted at some point
-        let origin = if is_secret || entry.section == SECTION_CIPHER { Origin::Decrypted } else { origin };
+        let is_key = entry.section == SECTION_CIPHER;
+        let origin = if is_secret || is_key { Origin::Decrypted } else { origin };
         let line = entry.line;
-        content.value(&entry, &mut on_value).map_err(|error| match format::is_unsupported(&error) {
-            true => error,
-            false => origin.conceal(error, format_args!("at line {line}")),
+        content.value(&entry, &mut on_value).map_err(|error| {
+            match format::is_unsupported(&error) || is_key && error.code == ErrorCode::Format {
+                true => error,
+                false => origin.conceal(error, format_args!("at line {line}")),
+            }
         })?;
-        if origin == Origin::Decrypted {
+        if origin.is_secret() {
             reader.stop_quotes();
         }
     }
@@ -118,14 +138,16 @@ pub fn read<R: BufRead>(
 struct InfoContent {
     checksum: ChecksumBuilder,
     expected: Option<String>,
+    origin: Origin,
     has_format: bool,
     header: Header,
 }
 
 impl InfoContent {
-    fn new() -> Self {
-        let header = Header { backrest_version: BACKREST_VERSION.to_owned(), cipher_pass: None };
-        InfoContent { checksum: ChecksumBuilder::new(), expected: None, has_format: false, header }
+    fn new(origin: Origin) -> Self {
+        let backrest_version = BACKREST_VERSION.to_owned();
+        let header = Header { format: RepoFormat::default(), backrest_version, keys: None };
+        InfoContent { checksum: ChecksumBuilder::new(), expected: None, origin, has_format: false, header }
     }
 
     fn value(&mut self, entry: &IniEntry<'_>, on_value: &mut impl FnMut(&IniEntry<'_>) -> Result<()>) -> Result<()> {
@@ -138,15 +160,40 @@ impl InfoContent {
         match (entry.section, entry.key) {
             (SECTION_BACKREST, KEY_FORMAT) => {
                 // Checked at once, because the values that follow may have another form in another format
-                format::check(json.u64()?)?;
-                self.has_format = true;
+                let format = RepoFormat::from_number(json.u64()?)?;
+                if let Origin::Headed(header) = self.origin
+                    && header != format
+                {
+                    return Err(format::mismatch(format, header));
+                }
+                (self.header.format, self.has_format) = (format, true);
             }
             (SECTION_BACKREST, KEY_VERSION) => self.header.backrest_version = json.string()?.into_owned(),
-            (SECTION_CIPHER, KEY_CIPHER_PASS) => self.header.cipher_pass = Some(Passphrase::new(json.string()?)),
-            (SECTION_BACKREST | SECTION_CIPHER, _) => {}
+            (SECTION_CIPHER, key) => self.cipher(key, &mut json)?,
+            (SECTION_BACKREST, _) => {}
             _ => on_value(entry)?,
         }
         Ok(())
+    }
+
+    /// Reads a value of the section of keys. `cipher-pass` comes first, as in the order of the keys of the section.
+    fn cipher(&mut self, key: &str, json: &mut Reader<'_>) -> Result<()> {
+        if !self.has_format {
+            return Err(format_not_found());
+        }
+        match (self.header.format, key) {
+            (RepoFormat::V5, KEY_CIPHER_PASS) => self.header.keys = Some(Keyring::read_single(json)?),
+            (RepoFormat::V6, KEY_CIPHER_PASS) => self.header.keys = Some(Keyring::read_keys(json)?),
+            (RepoFormat::V6, KEY_CIPHER_PASS_CURRENT) => self.keys()?.read_current(json)?,
+            (RepoFormat::V6, KEY_CIPHER_PASS_ROTATE) => self.keys()?.read_rotated(json)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn keys(&mut self) -> Result<&mut Keyring> {
+        let missing = || Error::new(ErrorCode::Format, "file has no cipher key");
+        self.header.keys.as_mut().ok_or_else(missing)
     }
 
     fn finish(self) -> Result<Header> {
@@ -160,11 +207,14 @@ impl InfoContent {
                 let shown = if is_sum { format!("'{expected}'") } else { "one that is not valid".to_owned() };
                 error(format!("invalid checksum, actual '{actual}' but expected {shown}"))
             }
-            Some(_) if !self.has_format => Err(Error::new(ErrorCode::Format, "repository format not found")
-                .hint("is this a valid pgBackRest info file?")),
+            Some(_) if !self.has_format => Err(format_not_found()),
             Some(_) => Ok(self.header),
         }
     }
+}
+
+fn format_not_found() -> Error {
+    Error::new(ErrorCode::Format, "repository format not found").hint("is this a valid pgBackRest info file?")
 }
 
 /// Computes the checksum of an info file from its values.
@@ -227,28 +277,29 @@ impl ChecksumBuilder {
 /// file. The section `backrest`, first and last, is written automatically.
 pub struct Writer<W> {
     out: W,
+    format: RepoFormat,
     checksum: ChecksumBuilder,
     section: String,
     line: String,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file with this program's format and version.
+    /// Begins a file of this format with this program's version.
     ///
     /// # Errors
     /// [`ErrorCode::FileWrite`] if `out` fails. This applies to all methods.
-    pub fn new(out: W) -> Result<Self> {
-        Self::with_version(out, BACKREST_VERSION)
+    pub fn new(out: W, format: RepoFormat) -> Result<Self> {
+        Self::with_version(out, format, BACKREST_VERSION)
     }
 
-    /// Begins a file with this program's format and another version.
+    /// Begins a file of this format with another version.
     ///
     /// # Errors
     /// The same as [`Writer::new`].
-    pub fn with_version(out: W, version: &str) -> Result<Self> {
+    pub fn with_version(out: W, format: RepoFormat, version: &str) -> Result<Self> {
         let checksum = ChecksumBuilder::new();
-        let mut writer = Writer { out, checksum, section: String::new(), line: String::new() };
-        writer.value(SECTION_BACKREST, KEY_FORMAT, &REPOSITORY_FORMAT.to_string())?;
+        let mut writer = Writer { out, format, checksum, section: String::new(), line: String::new() };
+        writer.value(SECTION_BACKREST, KEY_FORMAT, &format.to_string())?;
         writer.string(SECTION_BACKREST, KEY_VERSION, version)?;
         Ok(writer)
     }
@@ -287,15 +338,26 @@ impl<W: Write> Writer<W> {
         self.value(section, key, &json)
     }
 
-    /// Writes the passphrase of dependent files, if there is one.
+    /// Writes the keys of dependent files, if there are any, in the form of the file's format.
     ///
     /// # Errors
-    /// The same as [`Writer::value`].
-    pub fn cipher_pass(&mut self, passphrase: Option<&Passphrase>) -> Result<()> {
-        match passphrase {
-            Some(passphrase) => self.string(SECTION_CIPHER, KEY_CIPHER_PASS, passphrase.expose()),
-            None => Ok(()),
+    /// The same as [`Writer::value`]; [`ErrorCode::Format`] if the format can't hold the keys.
+    pub fn keys(&mut self, keys: Option<&Keyring>) -> Result<()> {
+        let Some(keys) = keys else { return Ok(()) };
+        if self.format == RepoFormat::V5 {
+            return self.string(SECTION_CIPHER, KEY_CIPHER_PASS, keys.to_single()?.expose());
         }
+        let mut json = String::new();
+        keys.write_keys(&mut json);
+        self.value(SECTION_CIPHER, KEY_CIPHER_PASS, &json)?;
+        // Without it, the last other key would count as the current one
+        if keys.has_others() {
+            self.string(SECTION_CIPHER, KEY_CIPHER_PASS_CURRENT, keys.current_id().as_str())?;
+        }
+        if keys.rotated() != 0 {
+            self.value(SECTION_CIPHER, KEY_CIPHER_PASS_ROTATE, &keys.rotated().to_string())?;
+        }
+        Ok(())
     }
 
     /// Writes the checksum and returns the output.
@@ -341,6 +403,7 @@ pub fn pair_error(message: &str, first: &Error, second: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cipher::Passphrase;
 
     const NO_VALUES: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.60.0\"\n";
 
@@ -350,8 +413,8 @@ mod tests {
 
     #[test]
     fn writer_output_reads_back() -> Result<()> {
-        let mut writer = Writer::new(Vec::new())?;
-        writer.cipher_pass(Some(&Passphrase::new("a\"b")))?;
+        let mut writer = Writer::new(Vec::new(), RepoFormat::V5)?;
+        writer.keys(Some(&Keyring::single(Passphrase::new("a\"b"))))?;
         writer.value("db", "x=y", "{\"a\":1}")?;
         let text = writer.finish()?;
         let mut values = Vec::new();
@@ -360,14 +423,14 @@ mod tests {
             Ok(())
         })?;
         assert_eq!(header.backrest_version, "2.60.0");
-        assert_eq!(header.cipher_pass, Some(Passphrase::new("a\"b")));
+        assert_eq!(header.keys, Some(Keyring::single(Passphrase::new("a\"b"))));
         assert_eq!(values, [("x=y".to_owned(), "{\"a\":1}".to_owned())]);
         Ok(())
     }
 
     #[test]
     fn writer_key_with_line_feed_is_refused() -> Result<()> {
-        let error = Writer::new(Vec::new())?.value("s", "a\nb", "1").map_err(|error| error.code);
+        let error = Writer::new(Vec::new(), RepoFormat::V5)?.value("s", "a\nb", "1").map_err(|error| error.code);
         assert_eq!(error, Err(ErrorCode::Format));
         Ok(())
     }
@@ -382,7 +445,7 @@ mod tests {
 
     #[test]
     fn read_changed_value_is_checksum_error() -> Result<()> {
-        let mut writer = Writer::new(Vec::new())?;
+        let mut writer = Writer::new(Vec::new(), RepoFormat::V5)?;
         writer.value("db", "db-id", "1")?;
         let text = String::from_utf8_lossy(&writer.finish()?).replace("db-id=1", "db-id=2");
         assert_eq!(load(&text).map(drop).map_err(|error| error.code), Err(ErrorCode::Checksum));
@@ -392,9 +455,9 @@ mod tests {
     #[test]
     fn read_other_format_is_format_error() {
         for (text, message) in [
-            ("[backrest]\nbackrest-format=4\n", "repository format 4 is no longer supported"),
-            ("[backrest]\nbackrest-format=6\n[cipher]\n", "repository format 6 requires a newer version of rbr"),
-            ("PGBR006_abcdefgh", "repository format 6 requires a newer version of rbr"),
+            ("[backrest]\nbackrest-format=4\n", "repository format 4 is no longer supported by pgBackRest"),
+            ("[backrest]\nbackrest-format=7\n[cipher]\n", "repository format 7 requires a newer version of pgBackRest"),
+            ("PGBR007_abcdefgh", "repository format 7 requires a newer version of pgBackRest"),
         ] {
             let error = load(text).unwrap_err();
             assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, message));
@@ -424,7 +487,7 @@ mod tests {
 
     #[test]
     fn read_damage_that_is_not_utf8_is_checksum_error() {
-        let mut writer = Writer::new(Vec::new()).unwrap();
+        let mut writer = Writer::new(Vec::new(), RepoFormat::V5).unwrap();
         writer.value("backup:current", "label", "{\"a\":\"b\"}").unwrap();
         writer.value("db", "db-id", "1").unwrap();
         let bytes = writer.finish().unwrap();

@@ -6,7 +6,7 @@
 
 use std::io::BufRead;
 
-use crate::{Error, ErrorCode, Result, format, json};
+use crate::{Error, ErrorCode, Result, cipher, json};
 
 /// The default limit of a line in bytes.
 pub const LINE_SIZE_MAX: usize = 1 << 20;
@@ -148,7 +148,7 @@ impl<R: BufRead> StrictReader<R> {
                 return Ok(None);
             }
             if self.line == 1 {
-                format::check_header(&self.buffer)?;
+                cipher::refuse_header(&self.buffer, || Error::new(ErrorCode::Format, "file is encrypted"))?;
             }
             match self.buffer.as_slice() {
                 [] => {}

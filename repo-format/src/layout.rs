@@ -209,6 +209,12 @@ pub fn copy(path: &RepoPath) -> RepoPath {
     RepoPath(format!("{path}{COPY_SUFFIX}"))
 }
 
+/// The file of which this path is the copy, or otherwise its copy.
+#[must_use]
+pub fn other_of_pair(path: &RepoPath) -> RepoPath {
+    path.0.strip_suffix(COPY_SUFFIX).map_or_else(|| copy(path), |file| RepoPath(file.to_owned()))
+}
+
 /// `archive/<stanza>`.
 pub fn archive_stanza(stanza: &Stanza) -> RepoPath {
     RepoPath(format!("{ARCHIVE}/{stanza}"))
@@ -334,6 +340,11 @@ pub fn proof_file(stanza: &Stanza, label: &BackupLabel, name: &str) -> Result<Re
 /// `proof/<stanza>/verified`: what verify has read and when. No backup has this label.
 pub fn proof_verified(stanza: &Stanza) -> RepoPath {
     RepoPath(format!("{PROOF}/{stanza}/verified"))
+}
+
+/// `proof/<stanza>/backups.json`: how the phases of backups went.
+pub fn proof_backups(stanza: &Stanza) -> RepoPath {
+    RepoPath(format!("{PROOF}/{stanza}/backups.json"))
 }
 
 /// Checks that `name` is a single path component.

@@ -29,6 +29,3 @@ pub use error::{Error, ErrorCode, Result};
 /// The pgBackRest version whose repositories these are. It is written as `backrest-version`, which resume and other
 /// readers compare.
 pub const BACKREST_VERSION: &str = "2.60.0";
-
-/// The repository format number, written as `backrest-format`.
-pub const REPOSITORY_FORMAT: u32 = 5;

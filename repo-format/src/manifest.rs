@@ -19,6 +19,7 @@ pub use validate::check_name;
 use crate::BACKREST_VERSION;
 use crate::cipher::Passphrase;
 use crate::compress::CompressType;
+use crate::format::RepoFormat;
 use crate::label::{BackupLabel, BackupType};
 use crate::pg::PgVersion;
 use crate::wal_name::WalSegment;
@@ -230,6 +231,8 @@ pub struct ManifestPath {
 /// The manifest of one backup. All lists are sorted by the bytes of their names ([`Manifest::sort`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
+    /// The format of the backup.
+    pub format: RepoFormat,
     /// The version that wrote the file.
     pub backrest_version: String,
     /// The backup as a whole.
@@ -256,9 +259,10 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Creates a manifest without files that refers only to its own backup.
+    /// Creates a manifest of format 5 without files that refers only to its own backup.
     pub fn new(data: ManifestData) -> Self {
         Manifest {
+            format: RepoFormat::V5,
             backrest_version: BACKREST_VERSION.to_owned(),
             references: vec![data.label.clone()],
             data,

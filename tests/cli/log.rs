@@ -92,20 +92,6 @@ fn error_while_options_are_resolved_goes_to_stdout_without_time() {
 }
 
 #[test]
-fn missing_feature_ends_with_67() {
-    let space = Space::new();
-    let arguments = start_command(&space, &["--no-log-timestamp"]);
-    let mut arguments: Vec<String> = arguments
-        .into_iter()
-        .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
-        .collect();
-    arguments.extend(["--pg1-path=/p".to_owned(), "--repo1-format=6".to_owned()]);
-    let run = space.run(space.path("bin/rbr"), &arguments);
-    assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: value '6' of option 'repo1-format' is not supported yet: it needs repository format 6");
-}
-
-#[test]
 fn worker_process_of_pgbackrest_is_refused_on_standard_error() {
     let space = Space::new();
     // As a main process of pgBackRest starts it: its standard output belongs to the protocol
@@ -170,4 +156,33 @@ fn signal_ends_a_waiting_command_with_63() {
     assert_eq!((status.code(), rest.join("|").as_str()), (Some(63), "terminated on signal SIGTERM"));
     // It does not wait for the server, which never answers
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[test]
+fn signal_ends_a_command_whose_output_nobody_reads() {
+    let space = Space::new();
+    for number in 0..3000 {
+        fs::write(space.path(&format!("repo/{number:060}")), "").expect("file");
+    }
+    let mut command = space.command(space.path("bin/rbr"));
+    command.args(["repo-ls", "--no-config", &format!("--repo1-path={}", space.text("repo"))]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("start");
+    let output = child.stdout.take().expect("piped");
+    let end = Instant::now() + Duration::from_secs(60);
+    // The pipe has no more room
+    while rustix::io::ioctl_fionread(&output).expect("size") < 60_000 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .expect("kill");
+    while child.try_wait().expect("wait").is_none() {
+        if Instant::now() >= end {
+            child.kill().expect("kill");
+            panic!("it waits for a reader");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(child.wait().expect("wait").code(), Some(63));
+    drop(output);
 }

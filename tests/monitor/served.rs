@@ -132,9 +132,23 @@ fn reload_changes_the_address_and_the_token_or_says_why_not() {
     let Some(scenario) = start() else { return };
     scenario.space.write("token", "0123456789abcdef0123456789\n");
     let token = format!("monitor-token-file={}\n", scenario.space.text("token"));
-    let daemon = Daemon::start(scenario, "monitor-address=127.0.0.1:0\n");
+    // Nothing is served without the token, but the daemon runs
+    let space_file = |scenario: &Scenario, name: &str| scenario.space.text(name);
+    let missing = space_file(&scenario, "missing");
+    let file = space_file(&scenario, "missing-directory/rbr.prom");
+    let daemon = Daemon::start(
+        scenario,
+        &format!("monitor-address=127.0.0.1:0\nmonitor-token-file={missing}\nmetrics-file={file}\n"),
+    );
+    daemon.says("metrics and the status page are not served: unable to read token file");
+    daemon.says("0 job(s) are scheduled");
+    daemon.reload(&format!("monitor-address=127.0.0.1:0\nmetrics-file={file}\n"));
     let first = daemon.address();
     daemon.wait_for("a collection", || get(&first, "/metrics", "").0 == 200);
+    // A file that can't be written is told where people look, and costs nothing else
+    let errors = status(&first)["errors"].to_string();
+    assert!(errors.contains("metrics file: [FileWriteError] unable to write"), "{errors}");
+    is(&get(&first, "/metrics", "").2, "rbr_collect_errors", 1.0);
     daemon.reload(&format!("monitor-address=127.0.0.1:0\n{token}"));
     daemon.wait_for("a token", || get(&first, "/metrics", "").0 == 401);
     let bearer = "Authorization: Bearer 0123456789abcdef0123456789\r\n";
@@ -160,6 +174,16 @@ fn reload_changes_the_address_and_the_token_or_says_why_not() {
     daemon.reload(&format!("monitor-address={taken_address}\n"));
     daemon.wait_for("loopback", || daemon.address() == taken_address.to_string());
     assert_eq!(get(&taken_address.to_string(), "/metrics", "").0, 200);
+    // A token that is none opens nothing
+    let short = daemon.scenario.space.write("short", "short\n");
+    let lines = format!("monitor-address={taken_address}\nmonitor-token-file={}\n", short.display());
+    daemon.reload(&lines);
+    daemon.says("' does not contain a valid token");
+    assert!(TcpStream::connect(taken_address).is_err());
+    fs::write(short, "0123456789abcdef0123456789\n").unwrap();
+    daemon.process.hang_up();
+    daemon.wait_for("the page again", || TcpStream::connect(taken_address).is_ok());
+    assert_eq!(get(&taken_address.to_string(), "/metrics", "").0, 401);
     daemon.reload("monitor-address=off\n");
     daemon.says("metrics and the status page are not served any more");
     assert!(TcpStream::connect(taken_address).is_err());

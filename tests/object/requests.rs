@@ -10,10 +10,11 @@ use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, Weed};
 type Row = (String, usize, usize);
 
 /// Returns how many more requests than pgBackRest a command may send, for claims (which keep two hosts apart), for the
-/// copies of info files, for the remains of interrupted backups, for proofs of recovery, and for what verify remembers.
+/// copies of info files, for the remains of interrupted backups, for proofs of recovery, for what verify remembers, and
+/// for the phases of backups.
 fn more_max(command: &str) -> usize {
     match command {
-        "backup full" | "backup incr" => 14,
+        "backup full" | "backup incr" => 16,
         "expire" | "expire nothing" => 8,
         "info" => 1,
         "check" => 2,

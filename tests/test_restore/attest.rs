@@ -47,7 +47,13 @@ fn signed_proof_is_shown_and_verified_and_pgbackrest_does_not_mind() {
     let without = scenario.rbr(&["info", "--output=json"]).success().stdout;
     let (private, public) = (key(&scenario, "key", PRIVATE), key(&scenario, "pub", PUBLIC));
     let sign = format!("--attest-key-file={private}");
-    let report = proven(&scenario, &[&QUICK[..], &[&sign]].concat());
+    let report = proven(&scenario, &[&QUICK[..], &[&sign, "--max-rate=1MiB"]].concat());
+    // A proof on a production host takes no more than its rate
+    let known: Value = serde_json::from_str(&without).unwrap();
+    let stored = known[0]["backup"][0]["info"]["repository"]["delta"].as_u64().unwrap();
+    // The chain needs nearly all of the full backup
+    let (took, due) = (report["phases"]["restore-ms"].as_u64().unwrap(), stored * 1000 / (1 << 20));
+    assert!(due > 1000 && took * 10 >= due * 8, "{took} of {due} ms for {stored} bytes");
 
     // The last proof, beside the fields of pgBackRest
     let info = scenario.rbr(&["info", "--output=json"]).success().json();

@@ -12,7 +12,9 @@ use monitor::snapshot::{BackupView, ProofView, RunningView, StanzaView};
 
 use super::asked::Asked;
 use super::repo::RepoSet;
-use super::{ANSWER_MAX, CollectRequest, Collection, LIST_MAX, cluster, now, recovery, repo, spool, unreadable};
+use super::{
+    ANSWER_MAX, CollectRequest, Collection, LIST_MAX, cluster, now, phases, recovery, repo, spool, unreadable,
+};
 use crate::config::{Command, opt};
 use crate::render::{info_json, info_lock};
 
@@ -63,6 +65,7 @@ fn try_collect(collection: &Collection, name: &str) -> Result<CollectedStanza> {
     }
     // Last, since these take longest
     count_databases(request, previous, &mut view, &mut repos);
+    phases::add(&mut view, previous, now(), &mut repos);
     recovery::add(&mut view, &fact, previous, |keys| {
         let look = |session: &Session| session.recovery_points(&RecoveryPointsRequest::default());
         repos.ask(LIST_MAX, |key| keys.contains(&key), look)
@@ -88,6 +91,7 @@ fn backup_view(backup: &BackupFact) -> BackupView {
         annotation: entry.annotation.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         databases: None,
         proof: backup.proof.as_ref().map(|proof| proof_view(backup.label.as_ref(), proof)),
+        phases: Vec::new(),
     }
 }
 

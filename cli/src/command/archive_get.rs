@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use engine::throttle::Pace;
 use engine::work::crew::CrewSettings;
 use engine::{Error, ErrorCode, Result};
 use repo_format::spool::SpoolQueue;
@@ -9,10 +10,11 @@ use repo_format::wal_name;
 use wal::get::foreground::{self, PrefetchSettings};
 use wal::get::prefetch::Prefetch;
 use wal::get::{self, WalCluster};
+use wal::repos::Repos;
 
 use crate::archive;
 use crate::config::{Command, Config, opt};
-use crate::{ExitStatus, cancel_token, repos};
+use crate::{ExitStatus, cancel_token, repos, throttle};
 
 /// Gets the given file. The exit status says whether it exists.
 ///
@@ -28,7 +30,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let destination = archive::wal_path(config, destination)?;
     let cluster = cluster(config)?;
-    let open = || repos::open_usable(config, &config.repo_keys_selected());
+    let open = || open_paced(config);
     let found = if config.get(opt::ARCHIVE_ASYNC)? && wal_name::kind(wal_file).is_segment() {
         let prefetch = PrefetchSettings {
             queue_max: config.get(opt::ARCHIVE_GET_QUEUE_MAX)?,
@@ -63,10 +65,20 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
         Ok((workers, cluster(config)?))
     };
     let (workers, cluster) = prepare().inspect_err(|error| spool.tell_all(error))?;
-    let repos = repos::open_usable(config, &config.repo_keys_selected());
+    let repos = open_paced(config);
     let prefetch = Prefetch { repos: &repos, cluster: &cluster, spool: &spool, workers: &workers };
     prefetch.run(segments, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Opens the repositories, from which this process reads no more than its rate allows.
+fn open_paced(config: &Config) -> Repos {
+    let mut repos = repos::open_usable(config, &config.repo_keys_selected());
+    if let Some(limit) = throttle::limit(config) {
+        let pace = Pace::new(limit);
+        repos.open = repos.open.into_iter().map(|repo| repo.paced(&pace, cancel_token())).collect();
+    }
+    repos
 }
 
 fn cluster(config: &Config) -> Result<WalCluster> {

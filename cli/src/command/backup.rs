@@ -1,6 +1,7 @@
 //! `backup`: makes a backup, then expires old backups.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use engine::backup::{BackupRequest, BlockSettings, BundleSettings, StandbyChoice};
 use engine::{Compression, Error, ErrorCode, Result};
@@ -33,10 +34,14 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     }
     let done = turn.run(&request(config, key)?)?;
     summary::add("backup", || summary_json::backup(&done));
-    if config.get(opt::EXPIRE_AUTO)? {
-        return command::run(&lifecycle::switch(config, Command::Expire));
+    if !config.get(opt::EXPIRE_AUTO)? {
+        turn.keep_phases(&done, None);
+        return Ok(ExitStatus::SUCCESS);
     }
-    Ok(ExitStatus::SUCCESS)
+    let begun = Instant::now();
+    let expired = command::run(&lifecycle::switch(config, Command::Expire));
+    turn.keep_phases(&done, Some(begun.elapsed()).filter(|_| expired.is_ok()));
+    expired
 }
 
 /// Converts the options to a request for the repository with this number.

@@ -1,7 +1,9 @@
 //! `expire`: removes what exceeds the retention settings. A backup also ends with it.
 
-use engine::expire::ExpireRequest;
+use std::collections::BTreeMap;
+
 use engine::expire::plan::{FullRetention, Retention};
+use engine::expire::{ExpireRequest, KeyRotation};
 use engine::{Error, ErrorCode, Result};
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::WalSegment;
@@ -21,7 +23,6 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let request = request(config)?;
     let done = turn.expire(&request)?;
     summary::add("expire", || summary_json::expire(&done, request.dry_run));
-    warn_rotation(config);
     Ok(ExitStatus::SUCCESS)
 }
 
@@ -40,18 +41,19 @@ fn request(config: &Config) -> Result<ExpireRequest> {
         // Within a backup this is the option of the backup
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         keep_proven: config.find(opt::KEEP_PROVEN).unwrap_or(false),
+        cipher_rotate: cipher_rotate(config),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     })
 }
 
-/// Warns about key rotation, which only repositories of format 6 support.
-fn warn_rotation(config: &Config) {
-    for key in config.repo_keys_selected() {
-        if config.source_at(opt::REPO_CIPHER_ROTATE, key) != Source::Default {
-            let name = opt::REPO_CIPHER_ROTATE.decl().indexed_name(key);
-            engine::warn!("option '{name}' requires repository format 6 or higher");
-        }
-    }
+/// When the keys of encrypted repositories are replaced. Others do not have the option.
+fn cipher_rotate(config: &Config) -> BTreeMap<u32, KeyRotation> {
+    let rotation = |key| {
+        let period = config.find_at(opt::REPO_CIPHER_ROTATE, key)?;
+        let is_expected = config.source_at(opt::REPO_CIPHER_ROTATE, key) != Source::Default;
+        Some((key, KeyRotation { period, is_expected }))
+    };
+    config.repo_keys_selected().into_iter().filter_map(rotation).collect()
 }
 
 fn label(text: &str) -> Result<BackupLabel> {

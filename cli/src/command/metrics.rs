@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::Result;
+use engine::{Error, Result};
 use monitor::compat::{self, CompatContext};
 use monitor::files::MonitorFile;
 use monitor::snapshot::Snapshot;
@@ -24,11 +24,20 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let stanza = config.find(opt::STANZA).map(str::to_owned);
     let path = config.find(opt::MONITOR_PATH).map(Path::new);
     let request = CollectRequest { daemon, previous: path.and_then(previous).map(Arc::new), stanza: stanza.clone() };
-    let collected = collect::collect(&request);
-    let text = metrics_text(&collected, stanza.as_deref())?;
+    let mut collected = collect::collect(&request);
+    let mut text = metrics_text(&collected, stanza.as_deref())?;
     let file = request.daemon.find(opt::METRICS_FILE);
     if let Some(file) = file {
-        files::write_metrics_file(Path::new(file), &format!("{text}{}", text::END))?;
+        let written = files::write_metrics_file(Path::new(file), &format!("{text}{}", text::END));
+        match (written, path) {
+            (Ok(()), _) => (),
+            (Err(error), None) => return Err(error),
+            // The page tells it, and is not missing because of it
+            (Err(error), Some(_)) => {
+                tell_once(&mut collected, request.previous.as_deref(), &error);
+                text = metrics_text(&collected, stanza.as_deref())?;
+            }
+        }
     }
     match (path, file, config.get(opt::OUTPUT)?) {
         (Some(path), ..) => write_all(path, &collected, &text)?,
@@ -37,6 +46,15 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         (None, Some(_), _) => (),
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Adds an error of the file for metrics to what could not be collected. The log has it once, not at each collection.
+fn tell_once(collected: &mut Collected, previous: Option<&Snapshot>, error: &Error) {
+    let text = format!("metrics file: [{}] {error}", error.code);
+    if previous.is_none_or(|previous| !previous.errors.contains(&text)) {
+        engine::error!(error.code, "{error}");
+    }
+    collected.snapshot.errors.push(text);
 }
 
 /// The last collection, as far as it is there and of use.

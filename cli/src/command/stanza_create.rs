@@ -1,9 +1,12 @@
 //! `stanza-create`: creates a stanza in every repository.
 
+use std::collections::BTreeMap;
+
 use engine::Result;
 use engine::stanza::StanzaRequest;
+use repo_format::format::RepoFormat;
 
-use crate::config::{Config, opt};
+use crate::config::{Config, Source, opt};
 use crate::render::summary_json;
 use crate::{ExitStatus, pg, repos, summary};
 
@@ -23,7 +26,19 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 
 /// What stanza-create and stanza-upgrade are asked to do.
 pub(super) fn request(config: &Config) -> Result<StanzaRequest> {
-    Ok(StanzaRequest { online: config.get(opt::ONLINE)?, pg: pg::all(config)? })
+    Ok(StanzaRequest { online: config.get(opt::ONLINE)?, pg: pg::all(config)?, formats: formats(config)? })
+}
+
+/// The formats that are asked for.
+fn formats(config: &Config) -> Result<BTreeMap<u32, RepoFormat>> {
+    let given = config.repo_keys().iter().filter(|key| config.source_at(opt::REPO_FORMAT, **key) != Source::Default);
+    given
+        .map(|&key| {
+            let number = config.get_at(opt::REPO_FORMAT, key)?;
+            // The option allows only numbers of formats
+            Ok((key, RepoFormat::from_number(u64::try_from(number).unwrap_or_default())?))
+        })
+        .collect()
 }
 
 #[cfg(test)]

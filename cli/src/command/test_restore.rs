@@ -16,7 +16,7 @@ use crate::exit::{self, ExitStatus};
 use crate::progress::LiveProgress;
 use crate::render::proof_text;
 use crate::wal_command::test_restore_command;
-use crate::{print, repos};
+use crate::{print, repos, throttle};
 
 /// How long to wait for a backup or expire that holds the lock.
 const ANNOTATE_MAX: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         stanza: &repos::stanza(config)?,
         repos: &repos::open_each(config)?,
         progress: LiveProgress::of("test-restore"),
+        rate_limit: throttle::limit(config),
         cancel: exit::cancel_token(),
     };
     let signer = config.find(opt::ATTEST_KEY_FILE).map(|path| ProofSigner::read(Path::new(path))).transpose()?;

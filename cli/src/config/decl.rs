@@ -136,6 +136,8 @@ pub struct Override {
     pub default: Option<DefaultValue>,
     /// The allowed words.
     pub allow: &'static [&'static str],
+    /// Allowed words that pgBackRest does not have. It refuses them in the environment, which both programs read.
+    pub own_allow: &'static [&'static str],
     /// The meaning of the allowed words.
     pub values: &'static [(&'static str, &'static str)],
     /// The dependency.
@@ -158,6 +160,7 @@ impl Override {
         required: None,
         default: None,
         allow: &[],
+        own_allow: &[],
         values: &[],
         depend: None,
         internal: None,
@@ -347,6 +350,11 @@ impl OptionDecl {
             Some(special) if !special.allow.is_empty() => special.allow,
             _ => self.allow,
         }
+    }
+
+    /// The allowed words for a command that pgBackRest does not have.
+    pub fn own_allow_for(&self, command: Command) -> &'static [&'static str] {
+        self.for_command(command).map_or(&[], |special| special.own_allow)
     }
 
     /// Returns the allowed words for a command with their meaning; empty if the words need no explanation.

@@ -523,13 +523,10 @@ fn contradictions_between_options_are_errors() {
 }
 
 #[test]
-fn missing_feature_is_refused_when_it_is_asked_for() {
-    let refused = |args: &str| run().ok(&format!("{BACKUP} {args}")).check_support().map_err(|error| error.to_string());
-    assert_eq!(refused(""), Ok(()));
-    assert_eq!(refused("--no-archive-check --io-timeout=5"), Ok(()));
-    let error = run().ok("--stanza=s --pg1-path=/p --repo1-format=6 stanza-create").check_support().unwrap_err();
-    assert_eq!(error.code, ErrorCode::FeatureNotSupported);
-    assert_eq!(error.message, "value '6' of option 'repo1-format' is not supported yet: it needs repository format 6");
+fn repository_format_6_is_supported() {
+    let config = run().ok("--stanza=s --pg1-path=/p --repo1-format=6 stanza-create");
+    assert_eq!(config.get_at(opt::REPO_FORMAT, 1).unwrap(), 6);
+    config.check_support().unwrap();
 }
 
 fn words() -> impl Strategy<Value = String> {
@@ -654,4 +651,18 @@ fn argument_that_is_not_utf8_is_an_error_that_names_the_option() {
         (error.code, error.message.as_str()),
         (ErrorCode::ParamInvalid, "parameter '\u{FFFD}' is not valid UTF-8")
     );
+}
+
+#[test]
+fn value_that_pgbackrest_lacks_is_refused_in_the_environment_as_pgbackrest_does() {
+    let json = || Run::default().env("OUTPUT", "json");
+    let refused = "[032] 'json' is not allowed for 'output' option\nHINT: allowed values are 'none', 'text'";
+    assert_eq!(json().err("--stanza=demo verify"), refused);
+    assert_eq!(json().ok("--stanza=demo --output=json verify").find(opt::OUTPUT), Some("json"));
+    assert_eq!(Run::default().env("OUTPUT", "text").ok("--stanza=demo verify").find(opt::OUTPUT), Some("text"));
+    // Shared commands and those of ours
+    assert_eq!(json().ok("info").find(opt::OUTPUT), Some("json"));
+    assert_eq!(json().ok("schedule").find(opt::OUTPUT), Some("json"));
+    // pgBackRest does not know it here
+    assert_eq!(json().ok("--stanza=demo --pg1-path=/pg backup").find(opt::OUTPUT), Some("text"));
 }

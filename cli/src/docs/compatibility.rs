@@ -10,7 +10,7 @@ const HEAD: &str = "# Compatibility with pgBackRest
 
 This page is generated from the option table by `rbr docs compatibility`. A test compares the two.
 
-rbr reads and writes repositories of pgBackRest 2.60 (format 5). It accepts pgBackRest's commands, options, configuration files
+rbr reads and writes repositories of pgBackRest 2.60 (formats 5 and 6). It accepts pgBackRest's commands, options, configuration files
 and environment variables. A command, option or value that is not built yet is refused with error 67. Some options are accepted
 although there is nothing yet that they could apply to; the table gives the reason.
 ";
@@ -204,11 +204,36 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
         "all",
-        "Format 6, which pgBackRest 2.60 can create, is refused [029]. A file of another format is not replaced by its copy.",
+        "A file of a format that is not known is not replaced by its copy, and a command that saves info files does not replace a damaged one by a copy of an older format, which lacks keys. pgBackRest tries the copy after any error.",
     ),
     (
-        "backup, expire, check, annotate, stanza-create, stanza-upgrade",
-        "All four info files must have the same format. Otherwise the command fails [028] before it changes anything. pgBackRest compares two of them, and not in all of these commands.",
+        "all",
+        "Cipher keys that derive with another digest than SHA-1 or SHA-256, or without a digest, are refused [029].",
+    ),
+    (
+        "stanza-upgrade",
+        "If archive.info or backup.info and its copy differ in format, the newer one counts and replaces the other. pgBackRest uses the file.",
+    ),
+    (
+        "backup, expire, stanza-upgrade",
+        "No cipher key of the stored archive.info or of its copy is lost when archive.info is saved, and archive.info of format 5 does not replace one that was upgraded meanwhile [028].",
+    ),
+    (
+        "expire",
+        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk.",
+    ),
+    (
+        "stanza-upgrade",
+        "Before another format, unfinished backups without a claim are watched for a minute each. If one changes, the command fails [050].",
+    ),
+    (
+        "archive-get, backup, recovery-points, restore, verify",
+        "If an archived file names a cipher key that is not known, archive.info is loaded once more, because the key may have been added meanwhile.",
+    ),
+    ("archive-push, backup", "An info file without a cipher key in an encrypted repository is refused [029]."),
+    (
+        "backup, expire, check, annotate, stanza-create",
+        "All four info files must have the same format, except for stanza-upgrade, which repairs them. Otherwise the command fails [028] before it changes anything. pgBackRest compares two of them, and not in all of these commands.",
     ),
     ("info", "`--set=latest` shows the newest backup of each repository. pgBackRest shows none."),
     (
@@ -373,7 +398,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "`--output=json` prints a summary, also after an error. It is an option of the command line only. pgBackRest refuses it [031, for `verify` 032].",
     ),
     (
-        "backup, restore, verify",
+        "archive-get, backup, restore, test-restore, verify",
         "`--max-rate`, `--max-rate-file`, `--max-load` and `--max-replica-lag` limit the rate. pgBackRest does not have them.",
     ),
     (
@@ -476,17 +501,21 @@ pub(super) fn render() -> String {
         }
     }
 
-    text += "\n## Values\n\nThe following values of supported options are refused:\n\n| option | value | state |\n| --- | --- | --- |\n";
+    let mut values = String::new();
     for decl in &ALL {
         for (value, feature) in decl.not_yet {
-            let _ = writeln!(text, "| {} | {value} | not yet: needs {feature} |", decl.name);
+            let _ = writeln!(values, "| {} | {value} | not yet: needs {feature} |", decl.name);
         }
         for special in decl.overrides {
             for (value, feature) in special.not_yet {
                 let name = special.command.name();
-                let _ = writeln!(text, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
+                let _ = writeln!(values, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
             }
         }
+    }
+    if !values.is_empty() {
+        text += "\n## Values\n\nThe following values of supported options are refused:\n\n| option | value | state |\n| --- | --- | --- |\n";
+        text += &values;
     }
 
     text += DIFFERENCES_HEAD;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use engine::annotate::AnnotateSummary;
-use engine::backup::BackupSummary;
+use engine::backup::{BackupSummary, PhaseFigures};
 use engine::check::CheckSummary;
 use engine::expire::{ExpireSummary, Expired};
 use engine::info::BackupFact;
@@ -26,11 +26,27 @@ pub fn backup(summary: &BackupSummary) -> Value {
         set: None,
         proof: None,
     };
-    // The writer of repository files makes valid JSON of these
-    let mut out: Map<String, Value> = serde_json::from_str(&valid_json(&render_backup(&fact))).unwrap_or_default();
+    let mut out = match parsed(&render_backup(&fact)) {
+        Value::Object(members) => members,
+        other => members([("backup", other)]),
+    };
     out.insert("files".to_owned(), json!(summary.files));
     out.insert("page-errors".to_owned(), json!(summary.page_errors));
+    out.insert("phase".to_owned(), summary.phases.iter().map(phase).collect());
     finish(out, &summary.warnings, summary.duration)
+}
+
+fn phase(figures: &PhaseFigures) -> Value {
+    json!({ "name": figures.phase.name(), "milliseconds": figures.milliseconds, "bytes": figures.bytes })
+}
+
+/// Returns JSON of the writers of repository files and reports as a value. They make valid JSON; if they ever do not, the
+/// reader of the summary gets to know it instead of an empty object.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(&valid_json(text)).unwrap_or_else(|error| {
+        engine::warn!("a part of the summary is not valid JSON: {error}");
+        json!({ "invalid": format!("{error}: {text}") })
+    })
 }
 
 /// What expire removed, or would remove, by repository.
@@ -87,7 +103,7 @@ pub fn verify(summary: &VerifySummary) -> Value {
     }
     if let Some(points) = &summary.points {
         let zone = engine::time_zone::local();
-        let archive = |archive| serde_json::from_str(&valid_json(&render_archive(archive, zone))).unwrap_or_default();
+        let archive = |archive| parsed(&render_archive(archive, zone));
         out.insert("recoverable".to_owned(), points.iter().map(archive).collect::<Vec<Value>>().into());
     }
     finish(out, &summary.warnings, summary.duration)

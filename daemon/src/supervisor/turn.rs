@@ -99,7 +99,9 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
                 self.leave(&active, at);
             }
             Verdict::Made(label) => self.made(active, &label, now),
-            Verdict::Done(label) => self.not_needed(&active, format!("another host has made backup {label}"), now),
+            Verdict::Done(label) => {
+                self.not_needed(&active, format!("another job or host has made backup {label}"), now)
+            }
             Verdict::NotHere => self.not_needed(&active, "it is another host's turn".to_owned(), now),
         }
     }
@@ -116,7 +118,8 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         let looks = self.jobs.get(key).map_or(0, |managed| managed.unclear);
         if looks == 0 {
             engine::warn!(
-                "job {key}: nothing shows whether it is this host's turn, next look in {}s",
+                "job {key}: the cluster or the repository does not answer, so nothing shows whether it is this host's turn; \
+                 next look in {}s",
                 UNCLEAR_PAUSE.as_secs()
             );
         }

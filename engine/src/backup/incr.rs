@@ -16,14 +16,16 @@ use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::{Error, ErrorCode, Result, info, warn};
 
-/// Returns the newest backup of this cluster on which a backup of this type can be based.
+/// Returns the newest backup of this cluster on which a backup of this type can be based. All backups of a set have the
+/// same format.
 pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupLabel> {
-    let current = info.current().id;
+    let (current, format) = (info.current().id, info.format.number());
     info.backups
         .iter()
         .rev()
         .find(|(label, entry)| {
-            (kind != BackupType::Diff || label.backup_type() == BackupType::Full) && entry.pg_id == current
+            (kind != BackupType::Diff || label.backup_type() == BackupType::Full)
+                && (entry.pg_id, entry.backrest_format) == (current, format)
         })
         .map(|(label, _)| label.clone())
 }
@@ -62,6 +64,10 @@ pub(super) fn load_prior(
         return Ok(full);
     };
     let prior = manifest_store::load(repo, stanza, &label, &info_files::manifest_cipher(info))?;
+    if prior.format != info.format {
+        let text = format!("backup '{label}' has repository format {} but backup.info {}", prior.format, info.format);
+        return Err(Error::new(ErrorCode::Format, text));
+    }
     info!("last backup label = {label}, version = {}", prior.backrest_version);
 
     let options = &prior.data.options;

@@ -37,10 +37,14 @@ impl Backup<'_> {
         let mut draft = self.scan(source, begin)?;
         match &prior {
             Some(prior) => {
+                draft.manifest.format = prior.format;
                 incr::merge(&mut draft, prior, begin.start.wal_segment.as_ref())?;
                 draft.manifest.cipher_pass = prior.cipher_pass.clone();
             }
-            None => draft.manifest.cipher_pass = info_files::generate_passphrase(self.repo)?,
+            None => {
+                draft.manifest.format = self.format;
+                draft.manifest.cipher_pass = info_files::generate_passphrase(self.repo, self.format)?;
+            }
         }
         // The prior manifest can be as large as the new one and is no longer needed
         drop(prior);

@@ -115,6 +115,11 @@ fn misfit(
             "new pgBackRest version '{}' does not match resumable pgBackRest version '{}'",
             manifest.backrest_version, interrupted.backrest_version
         ))
+    } else if interrupted.format != manifest.format {
+        Some(format!(
+            "new repository format {} does not match resumable repository format {}",
+            manifest.format, interrupted.format
+        ))
     } else if interrupted.data.backup_type != settings.kind {
         Some(format!(
             "new backup type '{}' does not match resumable backup type '{}'",

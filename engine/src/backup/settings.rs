@@ -8,6 +8,7 @@ use repo_format::backup_info::BackupEntry;
 use repo_format::compress::Compression;
 use repo_format::label::{BackupLabel, BackupType};
 
+use super::phases::PhaseFigures;
 use crate::log::Warnings;
 use crate::pg::PgHost;
 use crate::throttle::EaseSettings;
@@ -181,6 +182,8 @@ pub struct BackupSummary {
     pub files: usize,
     /// Number of files with invalid pages.
     pub page_errors: u32,
+    /// How long each phase took, in their order.
+    pub phases: Vec<PhaseFigures>,
     /// The warnings that were logged.
     pub warnings: Warnings,
     /// How long it took.

@@ -28,6 +28,13 @@ pub(super) struct Span<'a> {
     pub(super) wal_segment_size: u32,
 }
 
+impl Span<'_> {
+    /// The WAL that was written meanwhile, in bytes; `None` for a backup of a stopped cluster.
+    pub(super) fn wal_bytes(&self) -> Option<u64> {
+        Some(self.stop.online.as_ref()?.lsn.0.saturating_sub(self.start.lsn?.0))
+    }
+}
+
 impl Backup<'_> {
     /// Records how the backup was made.
     pub(super) fn describe(&self, manifest: &mut Manifest, info: &BackupInfo, span: &Span<'_>) {

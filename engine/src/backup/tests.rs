@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{Cipher, Framing, decrypt_framed};
+use repo_format::cipher::{Cipher, Framing, Keyring, decrypt_framed};
 use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::format::RepoFormat;
 use repo_format::hash::Sha1;
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, FileForm, RepoPath};
@@ -53,8 +54,8 @@ impl World {
         control.resize(8192, 0);
         world.write("global/pg_control", &control);
         let control = PgControl::parse(CONTROL, None).unwrap();
-        let pass = || info_files::generate_passphrase(&world.repo).unwrap();
-        let archive = ArchiveInfo::new(control.version, control.system_id, pass());
+        let pass = || info_files::generate_passphrase(&world.repo, RepoFormat::V5).unwrap();
+        let archive = ArchiveInfo::new(control.version, control.system_id, pass().map(Keyring::single));
         info_files::save_archive_info(&world.repo, &stanza(), &archive).unwrap();
         let info = BackupInfo::new(control.version, control.system_id, control.catalog_version, pass()).unwrap();
         info_files::save_backup_info(&world.repo, &stanza(), &info).unwrap();

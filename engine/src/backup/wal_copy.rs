@@ -125,7 +125,8 @@ impl WalCopy<'_> {
         let storage = &*self.repo.storage;
         let stored = storage.read(&found.path, ReadRange::default())?;
         let stored = stored.ok_or_else(|| storage::missing(storage, &found.path))?;
-        let decrypted = Decryptor::new(&info_files::archive_cipher(self.wal.archive), Framing::Full, stored);
+        let cipher = info_files::archive_cipher(self.repo, self.stanza, self.wal.archive);
+        let decrypted = Decryptor::new(&cipher, Framing::Full, stored);
         let taken = (found.name.compress_type == self.compression.kind).then(Taken::default);
         let kept = Keeping { inner: decrypted, taken: taken.clone() };
         let reader: Box<dyn Read> = match found.name.compress_type {

@@ -77,6 +77,11 @@ impl Lease {
         Lease { unclaimed: true, ..self }
     }
 
+    /// Whether there is a claim.
+    pub(super) fn is_claimed(&self) -> bool {
+        !self.unclaimed
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is one assignment
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -285,9 +285,11 @@ fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_ha
     claim.check().unwrap();
     // No time is known to compare ages with
     assert_eq!(claim.renewed_at().unwrap(), 0);
+    assert!(!claim.is_held());
     claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
     drop(claim);
-    let _other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
+    let other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
+    assert!(other.is_held());
     assert_eq!(to_remove().err().unwrap().code, ErrorCode::LockAcquire);
 }
 

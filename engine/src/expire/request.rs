@@ -25,8 +25,19 @@ pub struct ExpireRequest {
     pub checksum_page_error: bool,
     /// Keep the newest backup that a test restore has proven, with its set.
     pub keep_proven: bool,
+    /// When archive keys are too old, by the number of the repository. Others are never replaced.
+    pub cipher_rotate: BTreeMap<u32, KeyRotation>,
     /// Only show what would be removed.
     pub dry_run: bool,
+}
+
+/// When the archive key of a repository is replaced. Only encrypted repositories of format 6 and later have several keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRotation {
+    /// The longest time that a key is in use, in whole seconds.
+    pub period: Duration,
+    /// Whether to warn if the repository has only one key.
+    pub is_expected: bool,
 }
 
 impl Default for ExpireRequest {
@@ -38,6 +49,7 @@ impl Default for ExpireRequest {
             archive_expire_before: None,
             checksum_page_error: true,
             keep_proven: false,
+            cipher_rotate: BTreeMap::new(),
             dry_run: false,
         }
     }
@@ -48,6 +60,13 @@ impl ExpireRequest {
     #[must_use]
     pub fn keep(mut self, repo_key: u32, retention: Retention) -> Self {
         self.retention.insert(repo_key, retention);
+        self
+    }
+
+    /// Replaces the archive key of the repository with this number if it is older than `period`.
+    #[must_use]
+    pub fn rotate_key(mut self, repo_key: u32, period: Duration) -> Self {
+        self.cipher_rotate.insert(repo_key, KeyRotation { period, is_expected: true });
         self
     }
 

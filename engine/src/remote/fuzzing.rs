@@ -142,6 +142,7 @@ fn settings() -> RemoteSettings {
         timeout: Duration::from_secs(10),
         key: 1,
         asks_passphrase: true,
+        network_level: None,
     }
 }
 

@@ -230,6 +230,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             key: 1,
             asks_passphrase: false,
+            network_level: None,
         };
         let mut opened = Process::start(&remote, &ssh).unwrap();
         let error = opened.link.ended(Duration::from_secs(10));

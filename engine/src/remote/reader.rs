@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use protocol::Call;
 use protocol::call::CallKind;
+use protocol::filter::{Codec, CompressFilter, Filter};
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 
 use super::{Connection, PendingAnswer};
@@ -16,6 +17,9 @@ use crate::{Error, ErrorCode, Result};
 const AHEAD_BYTES: usize = 4 << 20;
 /// The most chunks that are asked for before they are needed.
 const CHUNKS_AHEAD_MAX: usize = 8;
+
+/// More than the frame of lz4 takes around its blocks.
+const FRAME_BYTES: u64 = 1024;
 
 /// A file whose opening was asked for.
 pub(crate) struct RemoteOpening {
@@ -53,12 +57,23 @@ pub(crate) struct RemoteReader {
 }
 
 impl RemoteOpening {
-    /// Asks for a file, of which at most `limit` bytes from `offset` on are read.
+    /// Asks for a file, of which at most `limit` bytes from `offset` on are read. With a level they are compressed by lz4,
+    /// framed as [`Framing::Raw`](repo_format::cipher::Framing::Raw).
     ///
     /// # Errors
     /// The error that ended the connection.
-    pub(crate) fn send(connection: &Arc<Connection>, path: &str, offset: u64, limit: Option<u64>) -> Result<Self> {
-        let request = ReadRequest { path, offset, limit, version: None, filters: Vec::new() };
+    pub(crate) fn send(
+        connection: &Arc<Connection>,
+        path: &str,
+        (offset, limit): (u64, Option<u64>),
+        level: Option<i32>,
+    ) -> Result<Self> {
+        let compress = |level| Filter::Compress(CompressFilter { codec: Codec::Lz4, level, is_raw: true });
+        let filters = level.map(compress).into_iter().collect();
+        let request = ReadRequest { path, offset, limit, version: None, filters };
+        // What does not compress becomes a little larger
+        let limit =
+            limit.map(|limit| if level.is_some() { limit.saturating_add(limit / 128 + FRAME_BYTES) } else { limit });
         let opened = connection.send(&Call::ReadOpen(request), None)?;
         let session = RemoteSession { connection: Arc::clone(connection), number: opened.session, is_open: true };
         Ok(RemoteOpening { session, opened: Some(opened), limit })
@@ -109,7 +124,7 @@ impl RemoteReader {
         offset: u64,
         limit: Option<u64>,
     ) -> Result<Option<Self>> {
-        RemoteOpening::send(connection, path, offset, limit)?.wait()
+        RemoteOpening::send(connection, path, (offset, limit), None)?.wait()
     }
 
     /// Returns whether the next read does not wait.

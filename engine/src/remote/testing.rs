@@ -61,8 +61,8 @@ pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'st
 /// The settings of the server on the thread.
 pub(crate) fn thread_settings() -> RemoteSettings {
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
-    let timeout = Duration::from_secs(60);
-    RemoteSettings { host: "far".to_owned(), process: 1, way, timeout, key: 1, asks_passphrase: false }
+    let (host, timeout) = ("far".to_owned(), Duration::from_secs(60));
+    RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None }
 }
 
 fn connect_offering(
@@ -148,6 +148,11 @@ impl Script {
     /// Answers the last request.
     pub(crate) fn answer(&mut self, data: Option<PackWriter<'_>>) {
         AnswerMessage::encode(self.session(), false, data).write_to(&mut self.output).unwrap();
+    }
+
+    /// Answers the last request and closes its session.
+    pub(crate) fn close(&mut self, data: Option<PackWriter<'_>>) {
+        AnswerMessage::encode(self.session(), true, data).write_to(&mut self.output).unwrap();
     }
 
     /// Answers the last request with an error.

@@ -138,9 +138,9 @@ pub fn cipher_of(repo: &Repo, path: &RepoPath, stanza: Option<&Stanza>) -> Resul
         path.ends_with(name) || path.strip_suffix(layout::COPY_SUFFIX).is_some_and(|path| path.ends_with(name))
     };
     match *top {
-        layout::ARCHIVE if ends_with(layout::ARCHIVE_INFO) => Ok(repo.cipher.clone()),
-        layout::ARCHIVE => Ok(archive_cipher(&load_archive_info(repo, &stanza)?)),
-        layout::BACKUP if ends_with(layout::BACKUP_INFO) => Ok(repo.cipher.clone()),
+        layout::ARCHIVE if ends_with(layout::ARCHIVE_INFO) => Ok(repo.info_cipher()),
+        layout::ARCHIVE => Ok(archive_cipher(repo, &stanza, &load_archive_info(repo, &stanza)?)),
+        layout::BACKUP if ends_with(layout::BACKUP_INFO) => Ok(repo.info_cipher()),
         layout::BACKUP => {
             let of_manifests = manifest_cipher(&load_backup_info(repo, &stanza)?);
             if *first == layout::BACKUP_HISTORY || ends_with(layout::BACKUP_MANIFEST) {

@@ -6,27 +6,24 @@
 //! all four first. pgBackRest 2.60 only compares archive.info with backup.info.
 
 use std::fmt::Write as _;
-use std::io::BufReader;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{Decryptor, Framing};
+use repo_format::format::RepoFormat;
 use repo_format::layout::{self, RepoPath, Stanza};
-use repo_format::{REPOSITORY_FORMAT, info};
 
 use super::{Repo, info_files};
-use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result};
 
-/// Bytes at the start of a file that contain its format.
-const HEAD_BYTES: u64 = 1024;
+/// A file and its format.
+type Numbered = (RepoPath, u64);
 
 /// Checks that all existing, readable info files have the same format.
 ///
 /// # Errors
 /// [`ErrorCode::FileInvalid`] if they differ; a file can't be read although it exists.
 pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
-    check_beside(repo, stanza, &[])
+    compare(repo, stanza, &numbers_beside(repo, stanza, &[])?)
 }
 
 /// Loads both info files, and checks the formats like [`check`].
@@ -35,11 +32,12 @@ pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
 /// The same as [`check`], and the errors of loading.
 pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let load = || {
-        let load_archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info(repo, stanza));
+        let load_archive = || info_files::load_archive_info_to_save(repo, stanza);
+        let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info_to_save(repo, stanza));
         Ok((archive?, backup?))
     };
-    load_beside(repo, stanza, &[layout::archive_info(stanza), layout::backup_info(stanza)], load)
+    let paths = [layout::archive_info(stanza), layout::backup_info(stanza)];
+    load_beside(repo, stanza, paths, load, |(archive, backup)| [archive.format, backup.format])
 }
 
 /// Loads backup.info, and checks the formats like [`check`].
@@ -47,62 +45,83 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 /// # Errors
 /// The same as [`check`], and the errors of loading.
 pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_beside(repo, stanza, &[layout::backup_info(stanza)], || info_files::load_backup_info(repo, stanza))
+    let load = || info_files::load_backup_info_to_save(repo, stanza);
+    load_beside(repo, stanza, [layout::backup_info(stanza)], load, |info| [info.format])
 }
 
-/// Runs `load` and checks the formats of the files that it does not read. It succeeds only for files of [`REPOSITORY_FORMAT`].
-fn load_beside<T: Send>(
+/// Runs `load`, which reads the files in `loaded`, and checks the formats of all files.
+fn load_beside<T: Send, const N: usize>(
     repo: &Repo,
     stanza: &Stanza,
-    loaded: &[RepoPath],
+    loaded: [RepoPath; N],
     load: impl Fn() -> Result<T> + Send + Sync,
+    formats: impl Fn(&T) -> [RepoFormat; N],
 ) -> Result<T> {
-    let (result, checked) = repo.both(&load, || check_beside(repo, stanza, loaded));
-    match result {
-        Ok(result) => checked.map(|()| result),
+    let (content, beside) = repo.both(&load, || numbers_beside(repo, stanza, &loaded));
+    let content = match content {
+        Ok(content) => content,
         // A difference is the better answer, because it says what to do
-        Err(error) => Err(check(repo, stanza).err().filter(|e| e.code == ErrorCode::FileInvalid).unwrap_or(error)),
-    }
+        Err(error) => {
+            let difference = check(repo, stanza).err().filter(|error| error.code == ErrorCode::FileInvalid);
+            return Err(difference.unwrap_or(error));
+        }
+    };
+    let mut files: Vec<Numbered> =
+        loaded.into_iter().zip(formats(&content).map(|format| format.number().into())).collect();
+    files.extend(beside?);
+    files.sort_unstable();
+    compare(repo, stanza, &files).map(|()| content)
 }
 
-/// Checks the formats, of which those of the files in `known` are known to be [`REPOSITORY_FORMAT`].
-fn check_beside(repo: &Repo, stanza: &Stanza, known: &[RepoPath]) -> Result<()> {
+/// Returns the formats of all files except those that are loaded anyway.
+fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<Vec<Numbered>> {
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
-    let paths = [archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
-    let number = |path: &RepoPath| {
-        if known.contains(path) { Ok(Some(u64::from(REPOSITORY_FORMAT))) } else { number(repo, path) }
-    };
-    let numbers = repo.each(&paths, number)?;
-    let files: Vec<(&RepoPath, u64)> =
-        paths.iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect();
+    let mut paths = vec![archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
+    paths.retain(|path| !loaded.contains(path));
+    let numbers = repo.each(&paths, |path| info_files::stored_format(repo, path))?;
+    Ok(paths.into_iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect())
+}
+
+/// Fails unless all files have the same format.
+fn compare(repo: &Repo, stanza: &Stanza, files: &[Numbered]) -> Result<()> {
     let Some(newest) = files.iter().map(|(_, number)| *number).max() else { return Ok(()) };
     if files.iter().all(|(_, number)| *number == newest) {
         return Ok(());
     }
+    let find = |wanted: &RepoPath| files.iter().find(|(path, _)| path == wanted).map(|(_, number)| *number);
     let mut text = "backup info file and archive info file are at different repository formats".to_owned();
-    for (path, number) in files {
-        // Writing into a String can't fail
-        let _ = write!(text, "\n{}: format = {number}", path.file_name());
+    match (find(&layout::archive_info(stanza)), find(&layout::backup_info(stanza))) {
+        (Some(archive), Some(backup)) if archive != backup => {
+            // Writing into a String can't fail
+            let _ = write!(text, "\narchive: format = {archive}\nbackup : format = {backup}");
+        }
+        _ => {
+            for (path, number) in files {
+                let _ = write!(text, "\n{}: format = {number}", path.file_name());
+            }
+        }
     }
-    Err(Error::new(ErrorCode::FileInvalid, text).hint(format!(
-        "run stanza-upgrade of pgBackRest 2.60 or newer with --{}-format={newest} to complete an interrupted upgrade.",
-        repo.name()
-    )))
-}
-
-/// Returns the format of a file; `None` if it is missing or too damaged.
-fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
-    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
-    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
-    let plain = Decryptor::new(&repo.cipher, Framing::Full, stored);
-    Ok(info::find_format(BufReader::new(plain)))
+    let error = Error::new(ErrorCode::FileInvalid, text);
+    let unknown = files.iter().find_map(|(path, number)| Some((path, RepoFormat::from_number(*number).err()?)));
+    Err(match unknown {
+        // One changed bit is enough for another number, and no upgrade can read such a file
+        Some((path, unsupported)) => error.hint(unsupported.message).hint(format!(
+            "if '{}' is damaged, replace it with '{}', which has the same content if it is intact.",
+            repo.storage.display(path),
+            repo.storage.display(&layout::other_of_pair(path))
+        )),
+        None => error.hint(format!(
+            "run stanza-upgrade with --{}-format={newest} to complete an interrupted upgrade.",
+            repo.name()
+        )),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use repo_format::cipher::{Cipher, Passphrase};
+    use repo_format::cipher::{Cipher, Keyring, Passphrase};
     use repo_format::pg::PgVersion;
 
     use super::*;
@@ -117,7 +136,7 @@ mod tests {
         let memory = MemoryStorage::new();
         let pass = pass.map(Passphrase::new);
         let repo = Repo { key: 2, storage: Arc::new(memory.clone()), cipher: Cipher::from_passphrase(pass.as_ref()) };
-        let archive = ArchiveInfo::new(PgVersion::V15, 7, pass.clone());
+        let archive = ArchiveInfo::new(PgVersion::V15, 7, pass.clone().map(Keyring::single));
         info_files::save_archive_info(&repo, &stanza(), &archive).unwrap();
         let backup = BackupInfo::new(PgVersion::V15, 7, 202_209_061, pass).unwrap();
         info_files::save_backup_info(&repo, &stanza(), &backup).unwrap();
@@ -148,8 +167,14 @@ mod tests {
                 put(&memory, &format!("{}/main/{path}", &path[..path.find('.').unwrap()]), bytes);
                 let error = check(&repo, &stanza()).unwrap_err();
                 assert_eq!(error.code, ErrorCode::FileInvalid);
-                assert!(error.message.contains(&format!("\n{path}: format = 6")), "{error}");
-                assert!(error.hints[0].contains("--repo2-format=6"), "{error}");
+                let named = match path {
+                    "archive.info" => "\narchive: format = 6\nbackup : format = 5".to_owned(),
+                    "backup.info" => "\narchive: format = 5\nbackup : format = 6".to_owned(),
+                    copy => format!("\n{copy}: format = 6"),
+                };
+                assert!(error.message.contains(&named), "{error}");
+                let hint = "run stanza-upgrade with --repo2-format=6 to complete an interrupted upgrade.";
+                assert_eq!(error.hints, [hint]);
                 for other in [load(&repo, &stanza()).map(drop), load_backup(&repo, &stanza()).map(drop)] {
                     assert_eq!(other.unwrap_err().message, error.message);
                 }
@@ -160,7 +185,7 @@ mod tests {
     #[test]
     fn info_file_of_a_newer_format_is_not_replaced_by_its_copy() {
         for (pass, bytes) in
-            [(None, b"[backrest]\nbackrest-format=6\n".as_slice()), (Some("secret"), b"PGBR006_saltsaltciphertext")]
+            [(None, b"[backrest]\nbackrest-format=7\n".as_slice()), (Some("secret"), b"PGBR007_saltsaltciphertext")]
         {
             let (memory, repo) = saved(pass);
             put(&memory, "archive/main/archive.info", bytes);
@@ -171,9 +196,24 @@ mod tests {
             ];
             for error in errors {
                 assert_eq!(error.code, ErrorCode::Format);
-                assert!(error.message.contains("repository format 6"), "{error}");
+                assert!(error.message.contains("repository format 7"), "{error}");
                 assert!(error.hints.iter().any(|hint| hint.contains("2.60")), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn info_file_with_a_changed_bit_in_its_header_is_not_taken_for_an_interrupted_upgrade() {
+        for number in [2, 4, 7] {
+            let (memory, repo) = saved(Some("secret"));
+            put(&memory, "backup/main/backup.info.copy", format!("PGBR00{number}_saltsaltciphertext").as_bytes());
+            let error = check(&repo, &stanza()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::FileInvalid);
+            assert!(error.message.contains(&format!("backup.info.copy: format = {number}")), "{error}");
+            assert!(error.hints[0].contains(&format!("repository format {number}")), "{error}");
+            let twins = "'/backup/main/backup.info.copy' is damaged, replace it with '/backup/main/backup.info'";
+            assert!(error.hints[1].contains(twins), "{error}");
+            assert!(!error.to_string().contains("stanza-upgrade"), "{error}");
         }
     }
 }

@@ -7,24 +7,29 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{self, Cipher, Decryptor, Framing, Passphrase};
-use repo_format::format;
+use repo_format::cipher::{self, Cipher, Decryptor, Framing, Keyring, Passphrase, StreamHeader};
+use repo_format::format::{self, RepoFormat};
 use repo_format::info::{self, Origin};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
 /// and annotations.
 const SIZE_MAX: u64 = 64 << 20;
+/// Bytes at the start of a file that contain its format.
+const HEAD_BYTES: u64 = 1024;
 /// Bytes read from the storage at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Returns how files below the archive directory are encrypted.
-pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
-    Cipher::from_passphrase(info.cipher_pass.as_ref())
+/// Returns how files below the archive directory are encrypted. If a file names a key that `info` lacks, archive.info is
+/// loaded anew: another process may have added the key since.
+pub fn archive_cipher(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Cipher {
+    let (repo, stanza) = (repo.clone(), stanza.clone());
+    info.cipher().with_newer_keys(move || Ok(load_archive_info(&repo, &stanza)?.keys))
 }
 
 /// Returns how manifests are encrypted.
@@ -32,12 +37,22 @@ pub(crate) fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
-/// Generates a passphrase for the files that depend on an info file, if the repository is encrypted.
+/// Generates a passphrase of this format for the files that depend on an info file or manifest, if the repository is
+/// encrypted.
 ///
 /// # Errors
 /// The system provides no random bytes.
-pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
-    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
+pub(crate) fn generate_passphrase(repo: &Repo, format: RepoFormat) -> Result<Option<Passphrase>> {
+    if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate(format).map(Some) }
+}
+
+/// What an info file is loaded for. It decides whether a copy of an older format can stand in for a damaged file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Only to read. What the copy knows can still be read, as in pgBackRest.
+    Read,
+    /// To save it. A copy from before an upgrade lacks keys, which may still be in the damaged file.
+    Save,
 }
 
 /// Loads archive.info.
@@ -45,7 +60,20 @@ pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
-    load_pair(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin)).map_err(|error| {
+    load_archive(repo, stanza, Purpose::Read)
+}
+
+/// Loads archive.info for a command that may save it.
+///
+/// # Errors
+/// The same as [`load_archive_info`], and the file is damaged and has a newer format than its copy.
+pub(crate) fn load_archive_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
+    load_archive(repo, stanza, Purpose::Save)
+}
+
+fn load_archive(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<ArchiveInfo> {
+    let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
+    load_pair(repo, &layout::archive_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
             .hint("is archive_command configured correctly in postgresql.conf?")
@@ -59,19 +87,126 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
+    load_backup(repo, stanza, Purpose::Read)
+}
+
+/// Loads backup.info for a command that may save it.
+///
+/// # Errors
+/// The same as [`load_backup_info`], and the file is damaged and has a newer format than its copy.
+pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+    load_backup(repo, stanza, Purpose::Save)
+}
+
+fn load_backup(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<BackupInfo> {
+    let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
+    load_pair(repo, &layout::backup_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
             .hint("has a stanza-create been performed?")
     })
 }
 
-/// Saves archive.info and its copy.
+/// Loads the copy of archive.info; `None` if it is missing or damaged.
 ///
 /// # Errors
-/// One of them can't be written.
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_archive_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<ArchiveInfo>> {
+    let path = layout::copy(&layout::archive_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)))
+}
+
+/// Loads the copy of backup.info; `None` if it is missing or damaged.
+///
+/// # Errors
+/// It can't be read now, or has a format that can't be read.
+pub(crate) fn load_backup_info_copy(repo: &Repo, stanza: &Stanza) -> Result<Option<BackupInfo>> {
+    let path = layout::copy(&layout::backup_info(stanza));
+    unless_damaged(load_file(repo, &path, |reader, origin| BackupInfo::read(reader, origin)))
+}
+
+fn unless_damaged<T>(loaded: Result<T>) -> Result<Option<T>> {
+    match loaded {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if is_about_content(&error) && !format::is_unsupported(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that an info file of an encrypted repository has a key. Otherwise new files would be written in plain
+/// text into an encrypted repository.
+///
+/// # Errors
+/// [`ErrorCode::Format`].
+pub fn check_keys(repo: &Repo, path: &RepoPath, has_keys: bool) -> Result<()> {
+    if has_keys || repo.cipher.is_none() {
+        return Ok(());
+    }
+    let text = format!("'{}' has no cipher key, but the repository is encrypted", repo.storage.display(path));
+    Err(Error::new(ErrorCode::Format, text))
+}
+
+/// Saves archive.info and its copy. Keys that one of the stored files has are never lost.
+///
+/// # Errors
+/// One of the stored files can't be read, or one of them can't be written; [`ErrorCode::FileInvalid`] if a stored file
+/// has another key with the same id, or a newer format.
 pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<()> {
-    save_pair(repo, &layout::archive_info(stanza), &info.serialize()?)
+    let path = layout::archive_info(stanza);
+    let (mut info, mut order) = (info.clone(), PutOrder::Any);
+    match info.keys.take() {
+        None => {}
+        Some(keys) if info.format == RepoFormat::V5 => {
+            refuse_upgraded(repo, &path, info.format)?;
+            info.keys = Some(keys);
+        }
+        Some(keys) => {
+            let merged = with_stored_keys(repo, stanza, keys)?;
+            // Whoever reads the file must know a key before anybody takes it from the copy
+            order = if merged.are_stored { PutOrder::Any } else { PutOrder::FileFirst };
+            info.keys = Some(merged.keys);
+        }
+    }
+    save_pair(repo, &path, order, &Text { format: info.format, bytes: info.serialize()? })
+}
+
+/// Fails if another process has upgraded the stored file to a newer format since it was loaded. Its new keys would be lost.
+fn refuse_upgraded(repo: &Repo, path: &RepoPath, format: RepoFormat) -> Result<()> {
+    let stored = stored_format(repo, path)?;
+    match stored.filter(|number| *number > u64::from(format.number())) {
+        None => Ok(()),
+        Some(number) => {
+            let name = repo.storage.display(path);
+            let text = format!("unable to save '{name}': it was upgraded to repository format {number} meanwhile");
+            Err(Error::new(ErrorCode::FileInvalid, text).hint("run the command again."))
+        }
+    }
+}
+
+/// The keys to save in archive.info.
+struct MergedKeys {
+    keys: Keyring,
+    /// Whether the stored file and its copy both have exactly these.
+    are_stored: bool,
+}
+
+/// Adds the keys of the stored archive.info and of its copy. An interrupted rotation leaves the two with different keys,
+/// and files may have been archived with any of them.
+fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<MergedKeys> {
+    let path = layout::archive_info(stanza);
+    let load = |path: &RepoPath| {
+        let loaded = load_file(repo, path, |reader, origin| ArchiveInfo::read(reader, origin));
+        unless_damaged(loaded).map(|info| info.and_then(|info| info.keys))
+    };
+    let copy = layout::copy(&path);
+    let (file, copy) = repo.both(|| load(&path), || load(&copy));
+    let stored = [file?, copy?];
+    for other in stored.iter().flatten() {
+        keys.keep(other)
+            .map_err(|error| error.context(format_args!("unable to save '{}'", repo.storage.display(&path))))?;
+    }
+    let are_stored = stored.iter().all(|stored| stored.as_ref() == Some(&keys));
+    Ok(MergedKeys { keys, are_stored })
 }
 
 /// Saves backup.info and its copy.
@@ -79,19 +214,55 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
 /// # Errors
 /// One of them can't be written.
 pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
-    save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
+    let text = Text { format: info.format, bytes: info.serialize()? };
+    save_pair(repo, &layout::backup_info(stanza), PutOrder::Any, &text)
 }
 
-fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
+fn load_pair<T>(
+    repo: &Repo,
+    path: &RepoPath,
+    purpose: Purpose,
+    parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>,
+    format_of: impl Fn(&T) -> RepoFormat,
+) -> Result<T> {
     let load = |path: &RepoPath| load_file(repo, path, &parse);
-    load(path).or_else(|first| match format::is_unsupported(&first) {
+    let name = || repo.storage.display(path);
+    let first = match load(path) {
+        Ok(info) => return Ok(info),
         // The copy may have the format from before an upgrade, and would replace the file when it is saved
-        true => Err(first.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))),
-        false => load(&layout::copy(path)).map_err(|second| {
-            let name = repo.storage.display(path);
-            info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
-        }),
-    })
+        Err(error) if format::is_unsupported(&error) => {
+            return Err(error.context(format_args!("unable to load info file '{}'", name())));
+        }
+        Err(error) => error,
+    };
+    let copy = load(&layout::copy(path)).map_err(|second| {
+        let name = name();
+        info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
+    })?;
+    // The same if the file is damaged besides. Its header still tells the format
+    let is_older = |number| number > u64::from(format_of(&copy).number());
+    if purpose == Purpose::Save && stored_format(repo, path)?.is_some_and(is_older) {
+        let text = format!("unable to load info file '{}', whose copy has an older format", name());
+        return Err(first.context(text).hint(
+            "the copy lacks cipher keys of files that were archived since the upgrade. Replace the file with an intact one \
+             from elsewhere.",
+        ));
+    }
+    Ok(copy)
+}
+
+/// Returns the format of a file; `None` if it is missing or too damaged.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn stored_format(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
+    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
+    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
+    let mut plain = BufReader::new(Decryptor::new(&repo.info_cipher(), Framing::Full, stored));
+    let found = info::find_format(&mut plain);
+    // The header tells it even if what follows is damaged
+    let header = plain.get_ref().header().filter(|header| **header != StreamHeader::Magic);
+    Ok(header.map(|header| header.format().number().into()).or(found))
 }
 
 /// Loads one file without its copy.
@@ -106,8 +277,21 @@ pub(crate) fn load_file<T>(
     let stored =
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let limited = SizeLimit { inner: stored, left: SIZE_MAX };
-    let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
-    parse_stored(repo, &repo.cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+    let cipher = repo.info_cipher();
+    let plain = Decryptor::new(&cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
+    parse_stored(repo, &cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+}
+
+/// The text of an info file or manifest while it is read.
+pub(crate) trait StoredText: BufRead {
+    /// What was in front of it, once it has been read from.
+    fn header(&self) -> Option<&StreamHeader>;
+}
+
+impl<R: Read> StoredText for BufReader<Decryptor<R>> {
+    fn header(&self) -> Option<&StreamHeader> {
+        self.get_ref().header()
+    }
 }
 
 /// Parses the decrypted text of an info file or manifest. If it can't be parsed because the options of the repository's
@@ -118,7 +302,7 @@ pub(crate) fn load_file<T>(
 pub(crate) fn parse_stored<T>(
     repo: &Repo,
     cipher: &Cipher,
-    reader: &mut dyn BufRead,
+    reader: &mut impl StoredText,
     parse: impl FnOnce(&mut dyn BufRead, Origin) -> Result<T>,
 ) -> Result<T> {
     let start = loop {
@@ -131,7 +315,8 @@ pub(crate) fn parse_stored<T>(
             }
         }
     };
-    parse(reader, Origin::of(cipher)).map_err(|error| match start {
+    let origin = Origin::of(cipher, reader.header());
+    parse(reader, origin).map_err(|error| match start {
         TextStart::Encrypted if cipher.is_none() => {
             Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
         }
@@ -162,7 +347,7 @@ impl TextStart {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
             [b'[', b'b', b'a', b'c', b'k', ..] => TextStart::Info,
-            bytes if bytes.starts_with(cipher::MAGIC) => TextStart::Encrypted,
+            bytes if cipher::is_encrypted(bytes) => TextStart::Encrypted,
             _ => TextStart::Other,
         }
     }
@@ -178,7 +363,7 @@ fn with_cipher_hint(repo: &Repo, cipher: &Cipher, error: Error) -> Error {
         return error;
     }
     let error = info::crypto_hint(error);
-    if *cipher != repo.cipher {
+    if *cipher != repo.info_cipher() {
         return error;
     }
     error.hint(format!("is the passphrase ({}{PASSPHRASE_HINT_END}", repo.name()))
@@ -226,14 +411,30 @@ impl<R: Read> Read for SizeLimit<R> {
     }
 }
 
-fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
+/// The order in which a file and its copy are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PutOrder {
+    /// At the same time, if the store replaces files atomically.
+    Any,
+    /// The copy after the file.
+    FileFirst,
+}
+
+/// The text of an info file.
+struct Text {
+    format: RepoFormat,
+    bytes: Vec<u8>,
+}
+
+fn save_pair(repo: &Repo, path: &RepoPath, order: PutOrder, text: &Text) -> Result<()> {
     // The same bytes, salt included, for both
-    let stored = cipher::encrypt(&repo.cipher, text)?;
+    let stored = cipher::encrypt(&repo.cipher.of_info_file(text.format), &text.bytes)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
     // Object stores replace a file atomically, so the file and its copy can be written at the same time. Other stores
     // may need several steps, so the copy stays unchanged until the file is written
     let both = [path.clone(), layout::copy(path)];
-    if repo.storage.features().paths { both.iter().try_for_each(put) } else { repo.each(&both, put).map(drop) }
+    let is_serial = order == PutOrder::FileFirst || repo.storage.features().paths;
+    if is_serial { both.iter().try_for_each(put) } else { repo.each(&both, put).map(drop) }
 }
 
 /// Creates the missing one of file and copy from the other, byte for byte. Returns whether it did.
@@ -280,9 +481,128 @@ mod tests {
 
     fn saved(pass: Option<&str>) -> (MemoryStorage, ArchiveInfo) {
         let storage = MemoryStorage::new();
-        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Passphrase::new("sub")));
+        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Keyring::single(Passphrase::new("sub"))));
         save_archive_info(&repo(pass, &storage), &stanza(), &info).unwrap();
         (storage, info)
+    }
+
+    #[test]
+    fn archive_info_is_saved_without_losing_a_key_of_a_stored_file() {
+        let storage = MemoryStorage::new();
+        let repo = repo(Some("secret"), &storage);
+        let stanza: Stanza = "main".parse().unwrap();
+        let sha256 = || Passphrase::generate(RepoFormat::V6).unwrap();
+        let keys = Keyring::rotatable(sha256(), 10);
+        let older = ArchiveInfo::with_format(RepoFormat::V6, PgVersion::V15, 7, Some(keys));
+        let mut newer = older.clone();
+        newer.keys.as_mut().unwrap().rotate(sha256(), 20).unwrap();
+        let path = layout::archive_info(&stanza);
+        for rotated in [path.clone(), layout::copy(&path)] {
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            let text = newer.serialize().unwrap();
+            let stored = cipher::encrypt(&repo.cipher.of_info_file(RepoFormat::V6), &text).unwrap();
+            storage::put(&storage, &rotated, &stored, WriteOptions::ATOMIC).unwrap();
+            // Loaded before the rotation
+            save_archive_info(&repo, &stanza, &older).unwrap();
+            assert_eq!(load_archive_info(&repo, &stanza).unwrap().keys, newer.keys);
+            assert_eq!(load_archive_info_copy(&repo, &stanza).unwrap().unwrap().keys, newer.keys);
+            repo.storage.remove_all(&RepoPath::new("archive").unwrap()).unwrap();
+        }
+    }
+
+    /// Stores this information as one file.
+    fn put_one(repo: &Repo, path: &RepoPath, info: &ArchiveInfo) -> Vec<u8> {
+        let text = info.serialize().unwrap();
+        let stored = cipher::encrypt(&repo.cipher.of_info_file(info.format), &text).unwrap();
+        storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC).unwrap();
+        stored
+    }
+
+    fn of_format_6() -> ArchiveInfo {
+        let keys = Keyring::rotatable(Passphrase::generate(RepoFormat::V6).unwrap(), 10);
+        ArchiveInfo::with_format(RepoFormat::V6, PgVersion::V15, 7, Some(keys))
+    }
+
+    #[test]
+    fn archive_info_of_format_5_does_not_replace_one_of_format_6() {
+        let (storage, old) = saved(Some("secret"));
+        let repo = repo(Some("secret"), &storage);
+        // Another host upgrades the stanza after this one has loaded the file
+        put_one(&repo, &layout::archive_info(&stanza()), &of_format_6());
+        let before = storage::get(&storage, &layout::archive_info(&stanza()), SIZE_MAX).unwrap();
+        let error = save_archive_info(&repo, &stanza(), &old).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileInvalid);
+        assert!(error.message.contains("was upgraded to repository format 6 meanwhile"), "{error}");
+        assert_eq!(storage::get(&storage, &layout::archive_info(&stanza()), SIZE_MAX).unwrap(), before);
+        assert_eq!(load_archive_info_copy(&repo, &stanza()).unwrap(), Some(old));
+    }
+
+    #[test]
+    fn damaged_file_of_format_6_is_not_replaced_by_its_copy_of_format_5_but_the_copy_is_read() {
+        let (storage, old) = saved(Some("secret"));
+        let repo = repo(Some("secret"), &storage);
+        let path = layout::archive_info(&stanza());
+        let mut stored = put_one(&repo, &path, &of_format_6());
+        stored[100] ^= 1;
+        storage::put(&storage, &path, &stored, WriteOptions::ATOMIC).unwrap();
+        assert_eq!(load_archive_info(&repo, &stanza()).unwrap(), old);
+        let error = load_archive_info_to_save(&repo, &stanza()).unwrap_err();
+        assert!(error.message.contains("whose copy has an older format"), "{error}");
+        assert!(error.hints.iter().any(|hint| hint.contains("lacks cipher keys")), "{error}");
+        assert_eq!(save_archive_info(&repo, &stanza(), &old).unwrap_err().code, ErrorCode::FileInvalid);
+        assert_eq!(storage::get(&storage, &path, SIZE_MAX).unwrap(), Some(stored));
+        // Keys of the same format replace it
+        save_archive_info(&repo, &stanza(), &of_format_6()).unwrap();
+        load_archive_info_to_save(&repo, &stanza()).unwrap();
+    }
+
+    #[test]
+    fn new_key_is_in_the_file_before_it_is_in_the_copy() {
+        let memory = MemoryStorage::new();
+        let plain = repo(Some("secret"), &memory);
+        let mut info = of_format_6();
+        save_archive_info(&plain, &stanza(), &info).unwrap();
+        info.keys.as_mut().unwrap().rotate(Passphrase::generate(RepoFormat::V6).unwrap(), 20).unwrap();
+        let path = layout::archive_info(&stanza());
+        let failing = FaultyStorage::new(Arc::new(memory)).fail(Op::Finish, 1);
+        let failing = Repo { storage: Arc::new(failing), ..plain.clone() };
+        assert!(save_archive_info(&failing, &stanza(), &info).is_err());
+        let merged = with_stored_keys(&plain, &stanza(), info.keys.clone().unwrap()).unwrap();
+        assert!(!merged.are_stored);
+        put_one(&plain, &path, &info);
+        assert!(!with_stored_keys(&plain, &stanza(), info.keys.clone().unwrap()).unwrap().are_stored);
+        save_archive_info(&plain, &stanza(), &info).unwrap();
+        assert!(with_stored_keys(&plain, &stanza(), info.keys.unwrap()).unwrap().are_stored);
+    }
+
+    #[test]
+    fn info_file_without_a_key_in_an_encrypted_repository_is_refused_before_plain_text_is_written() {
+        let path = layout::archive_info(&stanza());
+        let storage = MemoryStorage::new();
+        let error = check_keys(&repo(Some("secret"), &storage), &path, false).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Format);
+        assert!(error.message.contains("/archive/main/archive.info"), "{error}");
+        check_keys(&repo(Some("secret"), &storage), &path, true).unwrap();
+        check_keys(&repo(None, &storage), &path, false).unwrap();
+    }
+
+    #[test]
+    fn segment_of_a_key_that_was_added_meanwhile_is_no_damage() {
+        let storage = MemoryStorage::new();
+        let repo = repo(Some("secret"), &storage);
+        // Rotated, or upgraded, by another process after this one has loaded the file
+        for mut loaded in [of_format_6(), saved(Some("secret")).1] {
+            storage::RepoStorage::remove_all(&storage, &RepoPath::new("archive").unwrap()).unwrap();
+            save_archive_info(&repo, &stanza(), &loaded).unwrap();
+            let cipher = archive_cipher(&repo, &stanza(), &loaded);
+            loaded.format = RepoFormat::V6;
+            loaded.keys.as_mut().unwrap().rotate(Passphrase::generate(RepoFormat::V6).unwrap(), 20).unwrap();
+            save_archive_info(&repo, &stanza(), &loaded).unwrap();
+            let segment = cipher::encrypt(&loaded.cipher(), b"segment").unwrap();
+            assert_eq!(cipher::decrypt(&cipher, &segment).unwrap(), b"segment");
+            let unknown = cipher::decrypt(&cipher, b"PGBR006K\x019saltsalt0123456789abcdef").unwrap_err();
+            assert_eq!((unknown.code, unknown.message.as_str()), (ErrorCode::Crypto, "unable to find cipher key '9'"));
+        }
     }
 
     #[test]
@@ -375,7 +695,10 @@ mod tests {
     #[test]
     fn generated_passphrase_only_with_encryption() {
         let storage = MemoryStorage::new();
-        assert_eq!(generate_passphrase(&repo(None, &storage)).unwrap(), None);
-        assert_eq!(generate_passphrase(&repo(Some("x"), &storage)).unwrap().unwrap().expose().len(), 64);
+        assert_eq!(generate_passphrase(&repo(None, &storage), RepoFormat::V5).unwrap(), None);
+        assert_eq!(
+            generate_passphrase(&repo(Some("x"), &storage), RepoFormat::V5).unwrap().unwrap().expose().len(),
+            64
+        );
     }
 }

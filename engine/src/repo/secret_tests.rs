@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{self, Cipher, Passphrase};
+use repo_format::cipher::{self, Cipher, Keyring, Passphrase};
 use repo_format::info::Origin;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
@@ -121,7 +121,7 @@ fn damaged_encrypted_files_show_no_passphrase() {
     let main = Cipher::Aes256Cbc(Passphrase::new(MAIN));
     let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: main };
     let sub = Some(Passphrase::new(SUB));
-    let archive = ArchiveInfo::new(PgVersion::V15, 7, sub.clone());
+    let archive = ArchiveInfo::new(PgVersion::V15, 7, sub.clone().map(Keyring::single));
     let backup = BackupInfo::new(PgVersion::V15, 7, 202_209_061, sub.clone()).unwrap();
     let manifest = manifest();
     let label = manifest.data.label.clone();
@@ -167,7 +167,7 @@ fn damaged_encrypted_files_show_no_passphrase() {
 
 #[test]
 fn debug_forms_show_no_passphrase() {
-    let archive = ArchiveInfo::new(PgVersion::V15, 7, Some(Passphrase::new(SUB)));
+    let archive = ArchiveInfo::new(PgVersion::V15, 7, Some(Keyring::single(Passphrase::new(SUB))));
     let cipher = Cipher::Aes256Cbc(Passphrase::new(MAIN));
     for text in [format!("{archive:?}"), format!("{:?}", manifest()), format!("{cipher:?}")] {
         assert!(!text.contains(&SUB[..8]) && !text.contains(&MAIN[..8]), "{text}");

@@ -178,7 +178,7 @@ fn verify_timeline(
         repo,
         stanza,
         id: ArchiveId { version: data.pg_version, id: data.pg_id },
-        cipher: Cipher::from_passphrase(archive_info.cipher_pass.as_ref()),
+        cipher: info_files::archive_cipher(repo, stanza, &archive_info),
     };
     timeline::verify(
         &archive,

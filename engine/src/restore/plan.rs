@@ -23,7 +23,7 @@ use super::places::Places;
 use super::real_path::resolve;
 use super::request::RestoreRequest;
 use super::target_dir::TargetDir;
-use super::{Decided, check_not_running, clean_settings, copy, queue, take_out_files};
+use super::{Decided, check_not_running, clean_settings, compressing_reads, copy, queue, take_out_files};
 use crate::pipeline::restore::RestorePipeline;
 use crate::session::Session;
 use crate::work::crew::{Crew, Event};
@@ -104,9 +104,10 @@ pub(crate) fn plan(request: &RestoreRequest, session: &Session, repos: &[Repo]) 
     let clean = clean_settings(pg_path, existing, &recovery, (version, &tablespace_dir));
     take_out_files(&mut manifest, &clean);
     let places = open_places(&manifest, &clean)?;
+    let compressing = compressing_reads(repo, &manifest, &cipher);
     let context = FileContext {
         manifest: &manifest,
-        storage: &*repo.storage,
+        storage: compressing.as_deref().unwrap_or(&*repo.storage),
         stanza,
         pg_path,
         places: &places,

@@ -1,9 +1,13 @@
 //! The commands of a session. Each takes its locks, opens the repositories that it needs, and returns a summary.
 
+use std::collections::BTreeMap;
+
+use repo_format::label::BackupLabel;
+
 use super::Session;
 use crate::Result;
 use crate::annotate::{self, AnnotateRequest, AnnotateSummary};
-use crate::backup::{BackupRequest, BackupSummary};
+use crate::backup::{self, BackupRequest, BackupSummary, PhaseFigures};
 use crate::check::{self, CheckRequest, CheckSummary};
 use crate::diagnose::{self, DiagnoseRequest, DiagnoseSummary};
 use crate::expire::{ExpireRequest, ExpireSummary};
@@ -22,7 +26,10 @@ impl Session {
     /// # Errors
     /// The same as [`Session::begin_backup`] and [`BackupTurn::run`](super::turn::BackupTurn::run).
     pub fn backup(&self, request: &BackupRequest) -> Result<BackupSummary> {
-        self.begin_backup()?.run(request)
+        let mut turn = self.begin_backup()?;
+        let summary = turn.run(request)?;
+        turn.keep_phases(&summary, None);
+        Ok(summary)
     }
 
     /// Restores a backup from the first repository that has a suitable one.
@@ -96,6 +103,14 @@ impl Session {
     /// [`ErrorCode::Assert`](crate::ErrorCode::Assert) without a repository.
     pub fn info(&self, request: &InfoRequest) -> Result<StanzaFact> {
         info::of_stanza(request, self, &self.open_each())
+    }
+
+    /// Returns how long the phases of the backups in the first repository took, by label. Backups of pgBackRest have none.
+    ///
+    /// # Errors
+    /// The repository can't be read, or the file that keeps them is damaged ([`ErrorCode::Format`](crate::ErrorCode::Format)).
+    pub fn backup_phases(&self) -> Result<BTreeMap<BackupLabel, Vec<PhaseFigures>>> {
+        backup::phases::load(&self.open_first()?, &self.stanza)
     }
 
     /// Removes what exceeds the retention of the request, from every repository of the session.

@@ -1,12 +1,15 @@
 //! The right to work on the backups of a stanza, over several commands.
 
+use std::time::Duration;
+
 use super::Session;
-use crate::Result;
-use crate::backup::{self, BackupRequest, BackupSummary, Held};
+use crate::backup::{self, BackupPhase, BackupRequest, BackupSummary, Held, PhaseFigures};
 use crate::claim::Claim;
 use crate::expire::{self, ExpireRequest, ExpireSummary};
 use crate::host_locks::HeldLocks;
 use crate::lock::LockType;
+use crate::repo::Repo;
+use crate::{Result, info};
 
 impl Session {
     /// Takes the lock of the stanza's backups on this host.
@@ -16,7 +19,7 @@ impl Session {
     pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
         let lock = self.lock(&[LockType::Backup])?;
         self.locks.check_stop(Some(&self.stanza))?;
-        Ok(BackupTurn { session: self, claim: None, lock })
+        Ok(BackupTurn { session: self, claim: None, lock, repo: None })
     }
 }
 
@@ -27,6 +30,8 @@ pub struct BackupTurn<'a> {
     // Dropped before the lock: the claim is removed while no other process of this host looks for it
     claim: Option<Claim>,
     lock: Box<dyn HeldLocks>,
+    /// The repository of the last backup.
+    repo: Option<Repo>,
 }
 
 impl BackupTurn<'_> {
@@ -47,7 +52,20 @@ impl BackupTurn<'_> {
         let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
         // What follows may run under the same lock
         self.lock.update_clear(repo.key);
+        self.repo = Some(repo);
         Ok(summary)
+    }
+
+    /// Keeps how long the phases of a backup of this turn took, for those who watch the repository. Nothing else depends on
+    /// it, so a failure is only told.
+    pub fn keep_phases(&self, summary: &BackupSummary, expire: Option<Duration>) {
+        let Some(repo) = &self.repo else { return };
+        let stanza = &self.session.stanza;
+        let mut phases = summary.phases.clone();
+        phases.extend(expire.map(|took| PhaseFigures::new(BackupPhase::Expire, took)));
+        if let Err(error) = backup::phases::keep(repo, stanza, &summary.label, &phases) {
+            info!("repo{}: the phases of backup {} are not kept: {error}", repo.key, summary.label);
+        }
     }
 
     /// Removes what exceeds the retention of the request, from every repository of the session. A failure in one is

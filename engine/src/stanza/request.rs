@@ -1,8 +1,10 @@
 //! What stanza-create, stanza-upgrade and stanza-delete are asked to do, and what they did.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use repo_format::format::RepoFormat;
 use repo_format::pg::PgVersion;
 
 use crate::log::Warnings;
@@ -15,12 +17,21 @@ pub struct StanzaRequest {
     pub online: bool,
     /// The hosts of the clusters, in the order of their keys.
     pub pg: Vec<Arc<dyn PgHost>>,
+    /// The formats of repositories, by their keys. A new stanza has format 5 in others; one that exists keeps its format.
+    pub formats: BTreeMap<u32, RepoFormat>,
 }
 
 impl StanzaRequest {
     /// A stanza for this cluster, whose server is running.
     pub fn new(pg: impl Into<Arc<dyn PgHost>>) -> Self {
-        StanzaRequest { online: true, pg: vec![pg.into()] }
+        StanzaRequest { online: true, pg: vec![pg.into()], formats: BTreeMap::new() }
+    }
+
+    /// Creates the stanza of this repository at this format, or upgrades it to it.
+    #[must_use]
+    pub fn format(mut self, repo_key: u32, format: RepoFormat) -> Self {
+        self.formats.insert(repo_key, format);
+        self
     }
 
     /// Reads the data directory instead of asking the server.
@@ -61,7 +72,7 @@ pub enum StanzaChange {
     Created,
     /// It existed. A missing info file was written again from its copy, or a missing copy from its file.
     Completed,
-    /// The cluster was added to its history and is the current one now.
+    /// The cluster was added to its history and is the current one now, or the format was raised, or both.
     Upgraded,
     /// It existed and belongs to the cluster.
     Unchanged,

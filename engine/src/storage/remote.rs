@@ -1,45 +1,37 @@
 //! A repository on another host, which a process there serves.
 //!
-//! Files are stored and read as they are: this host compresses and encrypts. Source of the requests: pgBackRest
-//! `src/storage/remote/storage.c`, `read.c` and `write.c`.
+//! Files are stored and read as they are: this host compresses and encrypts. What compresses well is compressed on its way
+//! (`compress-level-network`). Source of the requests: pgBackRest `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+mod read;
+mod write;
+
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
-use protocol::call::CallKind;
+use protocol::Call;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
     FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
-    PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures, WriteAnswer, WriteRequest,
+    PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures,
 };
-use protocol::{Call, Capability};
 use repo_format::cipher::Passphrase;
 
+use self::read::PlainReader;
+use self::write::RemoteWriter;
 use super::{
     Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
     RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteReader, RemoteSettings};
+use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
 
-/// Mode of a repository file.
-const FILE_MODE: u32 = 0o640;
 /// Mode of a repository directory.
 const PATH_MODE: u32 = 0o750;
-/// Bytes that are written with one request, which is what pgBackRest uses by default.
-const BLOCK_BYTES: usize = 1 << 20;
-/// Blocks of a file that are sent before the first answer is read.
-const BLOCKS_AHEAD_MAX: usize = 4;
 /// Reads of one job that are begun before they are needed.
 const READS_AHEAD: usize = 4;
 /// Requests to remove that are sent before the first answer is read.
 const REMOVED_AT_ONCE: usize = 100;
-/// How long to wait until the server has dropped a file that is not complete.
-const DROPPED_WAIT: Duration = Duration::from_secs(30);
-/// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
-const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 
 /// How to reach a repository on another host.
 #[derive(Clone, Debug)]
@@ -51,10 +43,14 @@ pub struct RemoteRepoSettings {
 
 /// A repository on another host.
 pub struct RemoteStorage {
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     /// The repository's root on the host.
     root: String,
     features: Features,
+    /// The level of the compression on the way; `None` if there is none.
+    network_level: Option<i32>,
+    /// Whether files that are read are compressed on their way.
+    compresses_reads: bool,
 }
 
 impl OpenStorage for RemoteRepoSettings {
@@ -87,8 +83,10 @@ impl RemoteStorage {
             errors_last: false,
         };
         let root = found.path.trim_end_matches('/').to_owned();
-        let lanes = Lanes::new(connection, processes.to_vec());
-        Ok(OpenedStorage { storage: Arc::new(RemoteStorage { lanes, root, features }), passphrase })
+        let lanes = Arc::new(Lanes::new(connection, processes.to_vec()));
+        let network_level = processes.first().and_then(|settings| settings.network_level);
+        let storage = RemoteStorage { lanes, root, features, network_level, compresses_reads: false };
+        Ok(OpenedStorage { storage: Arc::new(storage), passphrase })
     }
 }
 
@@ -117,8 +115,19 @@ impl RemoteStorage {
         format!("{}/{}", self.root, path.as_str())
     }
 
+    /// The level of the compression of files that are read.
+    fn read_level(&self) -> Option<i32> {
+        self.network_level.filter(|_| self.compresses_reads)
+    }
+
     fn call(&self, call: &Call<'_>) -> Result<Answer> {
         self.lanes.first().call(call)
+    }
+
+    /// Asks for a file.
+    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<(RemoteOpening, LaneUse)> {
+        let (lane, range) = (self.lanes.take()?, (range.offset, range.limit));
+        Ok((RemoteOpening::send(lane.connection(), &self.absolute(path), range, self.read_level())?, lane))
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -177,9 +186,18 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        let lane = self.lanes.take()?;
-        let reader = RemoteReader::open(lane.connection(), &self.absolute(path), range.offset, range.limit)?;
+        let (opening, lane) = self.ask(path, range)?;
+        let reader = PlainReader::opened(opening.wait()?, self.read_level(), range.limit)?;
         Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
+    }
+
+    fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
+        self.network_level.map(|_| {
+            let (lanes, root) = (Arc::clone(&self.lanes), self.root.clone());
+            let Self { features, network_level, .. } = *self;
+            let same = RemoteStorage { lanes, root, features, network_level, compresses_reads: true };
+            Box::new(same) as Box<dyn RepoStorage>
+        })
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -190,45 +208,19 @@ impl RepoStorage for RemoteStorage {
         if range.limit == Some(0) {
             return PendingRead::opened(self.read(path, range));
         }
-        let begun = self.lanes.take().and_then(|lane| {
-            let opening = RemoteOpening::send(lane.connection(), &self.absolute(path), range.offset, range.limit)?;
-            Ok((opening, lane))
-        });
-        match begun {
-            Ok((opening, lane)) => {
-                PendingRead::later(move || Ok(opening.wait()?.map(|reader| LaneReader::boxed(reader, lane))))
-            }
+        let level = self.read_level();
+        match self.ask(path, range) {
+            Ok((opening, lane)) => PendingRead::later(move || {
+                let reader = PlainReader::opened(opening.wait()?, level, range.limit)?;
+                Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
+            }),
             Err(error) => PendingRead::opened(Err(error)),
         }
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-        let absolute = self.absolute(path);
-        let request = WriteRequest {
-            path: &absolute,
-            file_mode: FILE_MODE,
-            path_mode: PATH_MODE,
-            user: None,
-            group: None,
-            modified: 0,
-            create_path: true,
-            sync_file: options.sync_file,
-            sync_path: options.sync_path && self.features.path_sync,
-            is_atomic: options.atomic,
-            filters: Vec::new(),
-        };
-        let lane = self.lanes.take()?;
-        let sent = lane.connection().send(&Call::WriteOpen(request), None)?;
-        let session = sent.session;
-        Ok(Box::new(RemoteWriter {
-            connection: Arc::clone(lane.connection()),
-            _lane: lane,
-            session,
-            temporary: options.atomic.then(|| format!("{absolute}{TEMPORARY_SUFFIX}")),
-            block: Vec::new(),
-            unanswered: VecDeque::from([sent]),
-            state: WriterState::Opening,
-        }))
+        let options = WriteOptions { sync_path: options.sync_path && self.features.path_sync, ..options };
+        Ok(Box::new(RemoteWriter::new(self.lanes.take()?, self.absolute(path), options, self.network_level)))
     }
 
     fn create_path(&self, path: &RepoPath) -> Result<()> {
@@ -292,12 +284,12 @@ impl RepoStorage for RemoteStorage {
 
 /// A file that is read, and the connection that it uses.
 struct LaneReader {
-    reader: RemoteReader,
+    reader: Box<dyn RepoReader>,
     _lane: LaneUse,
 }
 
 impl LaneReader {
-    fn boxed(reader: RemoteReader, lane: LaneUse) -> Box<dyn RepoReader> {
+    fn boxed(reader: Box<dyn RepoReader>, lane: LaneUse) -> Box<dyn RepoReader> {
         Box::new(LaneReader { reader, _lane: lane })
     }
 }
@@ -310,124 +302,7 @@ impl Read for LaneReader {
 
 impl RepoReader for LaneReader {
     fn is_ready(&self) -> bool {
-        self.reader.is_buffered()
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WriterState {
-    /// The server may not have created the file yet.
-    Opening,
-    Open,
-    /// The server has an error for the session.
-    Failed,
-    Finished,
-}
-
-/// A file that is written. Blocks are on their way while the next one is filled, also before the server has answered that
-/// the file is open.
-struct RemoteWriter {
-    connection: Arc<Connection>,
-    _lane: LaneUse,
-    session: u64,
-    /// The name of an atomic file until it is complete.
-    temporary: Option<String>,
-    block: Vec<u8>,
-    unanswered: VecDeque<PendingAnswer>,
-    state: WriterState,
-}
-
-impl RemoteWriter {
-    /// Waits for answers until this many are still to come. Returns the last one.
-    fn confirm(&mut self, left: usize) -> Result<Option<Answer>> {
-        let mut last = None;
-        while self.unanswered.len() > left
-            && let Some(unanswered) = self.unanswered.pop_front()
-        {
-            let answer = unanswered.wait();
-            match (&answer, self.state) {
-                (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
-                (Ok(_), _) => {}
-                // Without a file of this writer there is none to remove
-                (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
-                (Err(_), _) => self.state = WriterState::Failed,
-            }
-            // The first error says why, those of later blocks only that there is no such session
-            last = Some(answer?);
-        }
-        Ok(last)
-    }
-
-    fn send(&mut self, call: &Call<'_>) -> Result<()> {
-        if matches!(self.state, WriterState::Failed | WriterState::Finished) {
-            return Err(Error::new(ErrorCode::FileWrite, "unable to continue a write that failed"));
-        }
-        self.confirm(BLOCKS_AHEAD_MAX)?;
-        self.unanswered.push_back(self.connection.send(call, Some(self.session))?);
-        Ok(())
-    }
-
-    fn send_block(&mut self) -> Result<()> {
-        let block = std::mem::take(&mut self.block);
-        self.send(&Call::WriteBlock(&block))?;
-        self.block = block;
-        self.block.clear();
-        Ok(())
-    }
-}
-
-impl Write for RemoteWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if self.block.len() == BLOCK_BYTES {
-            self.send_block()?;
-        }
-        let taken = buffer.len().min(BLOCK_BYTES - self.block.len());
-        self.block.extend_from_slice(&buffer[..taken]);
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl RepoWriter for RemoteWriter {
-    fn is_ready(&self) -> bool {
-        self.block.len() < BLOCK_BYTES
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        if !self.block.is_empty() {
-            self.send_block()?;
-        }
-        if !self.connection.has(Capability::WholeWrites) {
-            // The server would complete a file that lacks a block
-            self.confirm(0)?;
-        }
-        self.send(&Call::Close(CallKind::StorageWrite))?;
-        let answer = self.confirm(0)?;
-        WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
-        self.state = WriterState::Finished;
-        Ok(())
-    }
-}
-
-impl Drop for RemoteWriter {
-    fn drop(&mut self) {
-        if self.state == WriterState::Finished {
-            return;
-        }
-        // If the connection is lost, the next command removes what is left
-        let mut sent = vec![self.connection.send(&Call::Cancel(CallKind::StorageWrite), Some(self.session))];
-        if let Some(path) = &self.temporary {
-            sent.push(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
-        }
-        if self.connection.is_one_of_several() {
-            // What is on its way must not reach a file that another connection then creates under this name
-            for answer in sent.into_iter().flatten() {
-                answer.finish_within(DROPPED_WAIT);
-            }
-        }
+        self.reader.is_ready()
     }
 }
 

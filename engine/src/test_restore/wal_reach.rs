@@ -141,7 +141,8 @@ pub fn is_good(place: &WalPlace<'_>, segment: &WalSegment, cancel: &CancelToken)
         let storage = &*place.repo.storage;
         let mut find = WalSegmentFind::new(storage, place.stanza, place.id, Duration::ZERO, cancel);
         let Some(found) = find.find(segment, false)? else { return Ok(false) };
-        let cipher = info_files::archive_cipher(&info_files::load_archive_info(place.repo, place.stanza)?);
+        let info = info_files::load_archive_info(place.repo, place.stanza)?;
+        let cipher = info_files::archive_cipher(place.repo, place.stanza, &info);
         let Some(stored) = storage.read(&found.path, ReadRange::default())? else { return Ok(false) };
         let plain = Decryptor::new(&cipher, Framing::Full, BufReader::new(stored));
         let mut reader = decode::decompressor(found.name.compress_type, plain, SEGMENT_BYTES_MAX, &Turn::FREE)?;

@@ -9,6 +9,10 @@ use crate::{Result, info, warn};
 
 /// How often to look. The load of a minute changes slowly.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// The largest and the smallest step down, as a part of the rate.
+const DOWN: (f64, f64) = (0.5, 0.96);
+/// The smallest and the largest step up.
+const UP: (f64, f64) = (1.03, 1.25);
 /// Where Linux tells its load.
 const LOAD_FILE: &str = "/proc/loadavg";
 
@@ -36,6 +40,17 @@ struct Strain {
 }
 
 impl Strain {
+    /// Returns the larger of load and lag in relation to its limit: more than 1 is too much.
+    fn pressure(self, settings: EaseSettings) -> f64 {
+        let load = self.load.zip(settings.load_max).map_or(0.0, |(load, max)| load / f64::from(max.max(1)));
+        #[expect(clippy::cast_precision_loss, reason = "a relation is not exact")]
+        let lag = self.replica_lag.zip(settings.replica_lag_max).map_or(0.0, |(lag, max)| match max {
+            0 if lag > 0 => f64::MAX,
+            max => lag as f64 / max.max(1) as f64,
+        });
+        load.max(lag)
+    }
+
     /// Returns what is too much, for messages.
     fn excess(self, settings: EaseSettings) -> Option<String> {
         if let (Some(load), Some(max)) = (self.load, settings.load_max)
@@ -101,7 +116,7 @@ impl Ease {
         self.bytes = bytes;
         let excess = strain.excess(self.settings);
         let rates = Rates { configured: self.limit.rate(), eased: self.rate, achieved };
-        let next = rates.next(excess.is_some());
+        let next = rates.next(strain.pressure(self.settings));
         match (&self.rate, next, excess) {
             (None, Some(_), Some(excess)) => info!("backup is slowed down because {excess}"),
             (Some(_), None, _) => info!("backup is no longer slowed down"),
@@ -124,19 +139,32 @@ struct Rates {
 }
 
 impl Rates {
-    /// Returns the limit from now on: half the rate while there is too much to do, but never less than [`RATE_MIN`], so
-    /// that the backup ends one day. Afterwards a quarter more each time, until it no longer matters.
-    fn next(self, is_too_much: bool) -> Option<u64> {
+    /// Returns the limit from now on. While there is too much to do, that is less, the more so the more there is, but never
+    /// less than [`RATE_MIN`], so that the backup ends one day. Afterwards it is more each time, until it no longer matters.
+    ///
+    /// The load of a minute tells late what a lower rate has changed. Large steps would end at the lowest rate each time.
+    fn next(self, pressure: f64) -> Option<u64> {
         let Rates { configured, eased, achieved } = self;
-        if is_too_much {
-            return Some((eased.unwrap_or(u64::MAX).min(achieved) / 2).max(RATE_MIN));
+        if pressure > 1.0 {
+            let rate = eased.unwrap_or(u64::MAX).min(achieved);
+            return Some(scaled(rate, pressure.recip().clamp(DOWN.0, DOWN.1)).max(RATE_MIN));
         }
-        let next = eased?.saturating_mul(5) / 4;
+        let next = scaled(eased?, pressure.recip().clamp(UP.0, UP.1));
         let matters = next < achieved.saturating_mul(2) && configured.is_none_or(|configured| next < configured);
         // A backup that waits for something else achieves nothing for a while
         let is_low = next < 64 * RATE_MIN && configured.is_none_or(|configured| next < configured);
         (matters || is_low).then_some(next)
     }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is not exact, and a factor is positive"
+)]
+fn scaled(rate: u64, factor: f64) -> u64 {
+    (rate as f64 * factor) as u64
 }
 
 /// The load average over one minute; `None` if the system does not tell it.
@@ -151,9 +179,44 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn next(configured: Option<u64>, eased: Option<u64>, achieved: u64, is_too_much: bool) -> Option<u64> {
+        at(if is_too_much { 9.0 } else { 0.1 }, configured, eased, achieved)
+    }
+
+    fn at(pressure: f64, configured: Option<u64>, eased: Option<u64>, achieved: u64) -> Option<u64> {
         let mib = |rate: u64| rate * MIB;
         let rates = Rates { configured: configured.map(mib), eased: eased.map(mib), achieved: mib(achieved) };
-        rates.next(is_too_much).map(|rate| rate / MIB)
+        rates.next(pressure).map(|rate| rate / MIB)
+    }
+
+    #[test]
+    fn step_is_small_near_the_limit_and_large_far_from_it() {
+        assert_eq!(at(1.01, None, Some(100), 100), Some(96));
+        assert_eq!(at(1.25, None, Some(100), 100), Some(80));
+        assert_eq!(at(3.0, None, Some(100), 100), Some(50));
+        assert_eq!(at(0.99, None, Some(100), 100), Some(103));
+        assert_eq!(at(0.9, None, Some(100), 100), Some(111));
+        assert_eq!(at(0.0, None, Some(100), 100), Some(125));
+        let lag = EaseSettings { load_max: Some(2), replica_lag_max: Some(0) };
+        assert!(Strain { load: Some(1.0), replica_lag: Some(1) }.pressure(lag) > 1e9);
+        assert!((Strain { load: Some(1.0), replica_lag: Some(0) }.pressure(lag) - 0.5).abs() < 1e-9);
+    }
+
+    /// The load of a host that has two other processes and one more for each 50 MiB/s of the backup.
+    #[test]
+    fn rate_settles_below_the_limit_of_the_load_and_does_not_swing_to_the_lowest() {
+        let (mut eased, mut load) = (None, 2.0);
+        let damping = (-LOOK_INTERVAL.as_secs_f64() / 60.0).exp();
+        let mut rates = Vec::new();
+        for _ in 0..900 {
+            let achieved = eased.unwrap_or(u64::MAX).min(400 * MIB);
+            load = load * damping + (2.0 + achieved as f64 / (50.0 * MIB as f64)) * (1.0 - damping);
+            eased = Rates { configured: None, eased, achieved }.next(load / 4.0);
+            rates.push(eased.unwrap_or(400 * MIB) / MIB);
+        }
+        // 100 MiB/s make a load of 4
+        let late = &rates[300..];
+        let mean = late.iter().sum::<u64>() / late.len() as u64;
+        assert!((60..140).contains(&mean) && *late.iter().min().unwrap() > 10, "{mean} {late:?}");
     }
 
     #[test]
@@ -181,7 +244,7 @@ mod tests {
         let mut eased = None;
         for round in 0..200 {
             let achieved = eased.unwrap_or(u64::MAX).min(300 * MIB);
-            eased = Rates { configured: None, eased, achieved }.next(round % 7 < 3);
+            eased = Rates { configured: None, eased, achieved }.next(if round % 7 < 3 { 2.0 } else { 0.5 });
             assert!(eased.is_none_or(|rate| (RATE_MIN..=600 * MIB).contains(&rate)), "{eased:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The trusted certificates of files and directories (options such as `repo-storage-ca-file`, `repo-host-ca-path`).
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
@@ -48,10 +48,16 @@ fn without(place: &Path, options: &str) -> Error {
         .hint(format!("if {options} is set, only their certificates are trusted."))
 }
 
+/// The error of a file or directory that can't be read, with pgBackRest's number.
+fn unusable(place: &Path, error: io::Error) -> Error {
+    let text = format!("unable to set user-defined CA certificate location '{}'", place.display());
+    Error::from_io(ErrorCode::Crypto, text, error)
+}
+
 /// Returns the certificates of all files in a directory. OpenSSL only reads the files that it looks up, so an
 /// unreadable file or one without a certificate is not an error, but a warning.
 fn in_path(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open '{}'", path.display()), error);
+    let failed = |error| unusable(path, error);
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?.path();
@@ -67,7 +73,7 @@ fn in_path(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn in_file(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open '{}'", file.display()), error);
+    let failed = |error| unusable(file, error);
     let invalid = |why: &dyn std::fmt::Display| {
         Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {why}", file.display()))
     };
@@ -122,7 +128,7 @@ mod tests {
         }
         fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         assert_eq!(code(in_files(Some(&file), None, "an option")), Some(ErrorCode::Crypto));
-        assert_eq!(code(in_files(Some(&folder.path().join("none")), None, "an option")), Some(ErrorCode::FileOpen));
+        assert_eq!(code(in_files(Some(&folder.path().join("none")), None, "an option")), Some(ErrorCode::Crypto));
         assert!(in_files(None, None, "an option").unwrap().is_none());
     }
 

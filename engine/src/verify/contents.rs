@@ -65,7 +65,7 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
     let walk_settings = WalkSettings {
         repo,
         stanza,
-        archive_cipher: info_files::archive_cipher(infos.archive),
+        archive_cipher: info_files::archive_cipher(repo, stanza, infos.archive),
         manifest_cipher,
         version_force: request.pg_version_force,
         retry,

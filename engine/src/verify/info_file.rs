@@ -5,12 +5,12 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::cipher::{Cipher, Decryptor, Framing, StreamHeader};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::info::Origin;
 use repo_format::layout::{self, RepoPath};
 
-use crate::repo::info_files::parse_stored;
+use crate::repo::info_files::{StoredText, parse_stored};
 use crate::storage::{self, ReadRange};
 use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
@@ -49,6 +49,12 @@ impl<R: Read> Read for HashReader<R> {
     }
 }
 
+impl<R: Read> StoredText for BufReader<HashReader<Decryptor<R>>> {
+    fn header(&self) -> Option<&StreamHeader> {
+        self.get_ref().inner.header()
+    }
+}
+
 /// A file that is kept twice.
 pub(super) struct FilePair<'a> {
     pub repo: &'a Repo,
@@ -56,7 +62,7 @@ pub(super) struct FilePair<'a> {
     pub path: RepoPath,
     /// How messages describe the file if they do not name it.
     pub shown: String,
-    pub cipher: &'a Cipher,
+    pub cipher: Cipher,
     pub retry: Retry<'a>,
 }
 
@@ -158,7 +164,7 @@ impl FilePair<'_> {
     }
 
     fn load_one<T>(&self, path: &RepoPath, shown: &str, parse: Parse<'_, T>) -> Result<(T, Sha1)> {
-        self.retry.run(|| read(self.repo, path, self.cipher, parse)).inspect_err(|error| {
+        self.retry.run(|| read(self.repo, path, &self.cipher, parse)).inspect_err(|error| {
             let name = if error.code == ErrorCode::Checksum { format!(" {shown}") } else { String::new() };
             detail!("{error}{name}");
         })

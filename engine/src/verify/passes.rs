@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use repo_format::archive_info::ArchiveInfo;
-use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
 
 use self::recall::{Next, Recall};
@@ -207,7 +206,7 @@ impl Passes<'_> {
     fn new_plan(&self) -> Plan<'_> {
         Plan::new(PlanSettings {
             stanza: self.walk.stanza,
-            archive_cipher: Cipher::from_passphrase(self.archive_info.cipher_pass.as_ref()),
+            archive_cipher: self.walk.archive_cipher.clone(),
             history: &self.archive_info.history,
         })
     }

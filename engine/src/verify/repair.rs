@@ -96,7 +96,7 @@ pub(super) fn run(session: &Session, repo: &Repo, pairs: Pairs<'_>) -> Result<u3
             left += 1;
             continue;
         }
-        let cipher = if file.kind == PairKind::Manifest { pairs.manifest_cipher } else { &repo.cipher };
+        let cipher = if file.kind == PairKind::Manifest { pairs.manifest_cipher } else { &repo.info_cipher() };
         let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
         repair.write(repo)?;
         if look_again(repo, file, cipher, cancel)?.is_some() {
@@ -111,8 +111,13 @@ pub(super) fn run(session: &Session, repo: &Repo, pairs: Pairs<'_>) -> Result<u3
 /// Returns what is still to be repaired, or an error if both are damaged by now.
 fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
     let shown = file.path.file_name().to_owned();
-    let pair =
-        FilePair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
+    let pair = FilePair {
+        repo,
+        path: file.path.clone(),
+        shown,
+        cipher: cipher.clone(),
+        retry: Retry { policy: &RetryPolicy::NONE, cancel },
+    };
     let found = match file.kind {
         PairKind::ArchiveInfo => {
             pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(LoadedPair::without_content)

@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
             repo,
             path: layout::manifest(stanza, &label),
             shown: plan::shown_manifest(&label),
-            cipher: manifest_cipher,
+            cipher: manifest_cipher.clone(),
             retry,
         };
         let file = pair.load_file(&|reader, origin| Manifest::read(reader, origin));

@@ -71,16 +71,7 @@ impl Access {
     /// # Errors
     /// [`ErrorCode::OptionInvalid`] if anybody could ask.
     pub fn check(&self, address: SocketAddr) -> Result<()> {
-        match address.ip().is_loopback() {
-            false if self.token.is_none() && !self.checks_clients => {
-                let text = format!("anybody who reaches {address} could read metrics and the status page");
-                Err(Error::new(ErrorCode::OptionInvalid, text).hint(
-                    "set monitor-token-file, or monitor-tls-cert-file, monitor-tls-key-file and monitor-tls-ca-file, or \
-                     listen on a loopback address.",
-                ))
-            }
-            _ => Ok(()),
-        }
+        check_protected(address, self.token.is_some() || self.checks_clients)
     }
 
     /// Returns whether a token crosses the network in plain text.
@@ -106,6 +97,21 @@ impl Access {
         let Some(host) = headers.get(HOST) else { return false };
         !host.to_str().is_ok_and(is_own_name)
     }
+}
+
+/// Checks that not anybody could ask on an address. `is_protected` says that clients need a token or a certificate.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalid`]
+pub fn check_protected(address: SocketAddr, is_protected: bool) -> Result<()> {
+    if is_protected || address.ip().is_loopback() {
+        return Ok(());
+    }
+    let text = format!("anybody who reaches {address} could read metrics and the status page");
+    Err(Error::new(ErrorCode::OptionInvalid, text).hint(
+        "set monitor-token-file, or monitor-tls-cert-file, monitor-tls-key-file and monitor-tls-ca-file, or listen on a \
+         loopback address.",
+    ))
 }
 
 /// Returns whether a header `Host` names an address or localhost.

@@ -21,6 +21,8 @@ metrics! {
     REPO_STORED: "rbr_repo_stored_bytes", "Size of all backups in the repository. A file that several backups share counts once.";
     REPO_DATABASE: "rbr_repo_database_bytes", "Size of the clusters in all backups, as if nothing were shared or compressed.";
     REPO_BACKUPS: "rbr_repo_backups", "Number of backups in the repository.";
+    BACKUP_PHASE: "rbr_backup_phase_seconds", "How long each phase of the newest backup of this type took.";
+    BACKUP_PHASE_BYTES: "rbr_backup_phase_bytes", "What the phase copied from the cluster, or the WAL that it found in the archive.";
     RECOVERY_LOOK_TIME: "rbr_recovery_check_timestamp_seconds", "When backups and WAL were last compared.";
     WAL_MISSING: "rbr_wal_missing_segments", "WAL segments that are missing in the archive after the start of the oldest or newest backup.";
     UNRECOVERABLE: "rbr_recovery_unrecoverable_backups", "Backups that can't be recovered because WAL is missing.";

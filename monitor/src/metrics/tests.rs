@@ -1,6 +1,6 @@
 use super::*;
 use crate::snapshot::{
-    ArchiverView, BackupView, LagView, ProofView, RecoveryView, RunView, RunningView, SpoolView, WindowView,
+    ArchiverView, BackupView, LagView, PhaseView, ProofView, RecoveryView, RunView, RunningView, SpoolView, WindowView,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -61,6 +61,10 @@ pub(crate) fn complete() -> Snapshot {
         kind: "full".to_owned(),
         repo_key: 2,
         stop: NOW - 900,
+        phases: vec![
+            PhaseView { phase: "copy".to_owned(), seconds: 8.5, bytes: Some(4096) },
+            PhaseView { phase: "save".to_owned(), seconds: 0.25, bytes: None },
+        ],
         ..BackupView::default()
     };
     let running = RunningView {

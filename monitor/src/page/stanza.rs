@@ -3,10 +3,13 @@
 use super::chart;
 use super::html::{Html, Mood};
 use super::words::{self, Clock};
-use crate::snapshot::{BackupView, ClusterView, ProofView, RepoView, RunningView, Snapshot, StanzaView};
+use crate::snapshot::{BackupView, ClusterView, PhaseView, ProofView, RepoView, RunningView, Snapshot, StanzaView};
 
 /// How many backups the table shows.
 const BACKUPS_MAX: usize = 50;
+/// How many phases of a backup are shown, and how long they take at least.
+const PHASES_MAX: usize = 3;
+const PHASE_MIN_S: f64 = 0.1;
 /// How many windows and gaps are shown of a repository.
 const WINDOWS_MAX: usize = 20;
 
@@ -163,7 +166,11 @@ fn cluster_cells(page: &mut Html, cluster: &ClusterView, clock: &Clock<'_>) {
         Some(files) => page.cell(&words::count(files, "file")),
         None => page.cell("?"),
     };
-    let last = archiver.last_archived_time.map_or_else(|| "never".to_owned(), |time| clock.relative(time));
+    let last = archiver.last_archived_time.map_or_else(
+        || "never".to_owned(),
+        // It may have happened during the collection, whose time is that of its beginning
+        |time| clock.relative(time.min(clock.now)),
+    );
     match &archiver.failing {
         Some(_) => page.pill_cell(Mood::Bad, &format!("failing, {last}")),
         None => page.cell(&last),
@@ -219,11 +226,28 @@ fn backup_row(page: &mut Html, backup: &BackupView, clock: &Clock<'_>) {
     }
     page.raw("</td>").cell(&format!("repo{}", backup.repo_key)).cell(&clock.both(backup.stop));
     let took = backup.stop.saturating_sub(backup.start);
-    page.cell(&words::duration(took.unsigned_abs())).cell(&words::bytes(backup.database_bytes));
+    page.open_cell().text(&words::duration(took.unsigned_abs()));
+    phases(page, backup);
+    page.raw("</td>").cell(&words::bytes(backup.database_bytes));
     page.cell(&words::bytes(backup.copied_bytes)).cell(&words::bytes(backup.stored_bytes));
     proof(page, backup.proof.as_ref(), clock);
     let annotation: Vec<String> = backup.annotation.iter().map(|(key, value)| format!("{key}={value}")).collect();
     page.cell(&annotation.join(", ")).raw("</tr>");
+}
+
+/// The phases that took longest, with the rate of those that moved something. All are in the API.
+fn phases(page: &mut Html, backup: &BackupView) {
+    let mut longest: Vec<&PhaseView> = backup.phases.iter().filter(|phase| phase.seconds >= PHASE_MIN_S).collect();
+    longest.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+    for phase in longest.into_iter().take(PHASES_MAX) {
+        page.raw("<br><small>").text(&phase.phase).raw(" ").text(&words::seconds(phase.seconds));
+        if let Some(bytes) = phase.bytes.filter(|_| phase.phase == "copy") {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is not negative")]
+            let rate = (crate::compat::number(bytes) / phase.seconds) as u64;
+            page.raw(", ").text(&words::bytes(rate)).raw("/s");
+        }
+        page.raw("</small>");
+    }
 }
 
 /// How many jobs there are, as the table of jobs is below.

@@ -23,6 +23,7 @@ fn hostile() -> Snapshot {
     stanza.status = text();
     stanza.backups[0].label = text();
     stanza.backups[0].kind = text();
+    stanza.backups[0].phases[0].phase = text();
     stanza.backups[0].annotation = BTreeMap::from([(text(), text())]);
     let backup = stanza.backups[0].clone();
     stanza.backups.push(backup);

@@ -157,6 +157,7 @@ impl Values {
         WorkerRequest {
             compression: self.flags[0].then(|| (self.codec(), self.small[0] as i32)),
             passphrase: self.flags[1].then_some(PassphraseBytes(&self.bytes)),
+            digest: if self.flags[2] { Digest::Sha1 } else { Digest::Sha256 },
             bundle_raw: self.flags[2],
             reference: self.small[0],
             page_size: self.small[1],

@@ -55,7 +55,7 @@ pub fn encode_results<'a>(results: &[FilterResult<'a>]) -> PackWriter<'a> {
 /// Reads the results of a list.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] if the list is damaged or too long.
+/// `ErrorCode::Format` if the list is damaged or too long.
 pub fn decode_results(pack: &[u8]) -> Result<Vec<FilterResult<'_>>> {
     let mut list = PackReader::new(pack);
     let mut results = Vec::new();

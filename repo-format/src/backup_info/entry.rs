@@ -6,7 +6,7 @@ use crate::json::{ObjectWriter, Reader, check_key};
 use crate::label::{BackupLabel, BackupType};
 use crate::manifest::Manifest;
 use crate::wal_name::WalSegment;
-use crate::{Error, ErrorCode, REPOSITORY_FORMAT, Result, compress::CompressType};
+use crate::{Error, ErrorCode, Result, compress::CompressType};
 
 /// What backup.info records about a backup. Sizes are in bytes, times in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl BackupEntry {
             reference.sort();
         }
         Ok(BackupEntry {
-            backrest_format: REPOSITORY_FORMAT,
+            backrest_format: manifest.format.number(),
             backrest_version: manifest.backrest_version.clone(),
             annotation: manifest.annotation.clone(),
             archive_start: data.archive_start,

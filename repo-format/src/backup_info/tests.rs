@@ -30,6 +30,22 @@ fn parse_real_file_checksum_holds() -> Result<()> {
 }
 
 #[test]
+fn keys_beside_a_current_key_with_the_id_0_are_kept() -> Result<()> {
+    let mut info = BackupInfo::new(PgVersion::V15, 1, 202_209_061, Some(Passphrase::new("zero")))?;
+    info.format = RepoFormat::V6;
+    let text = String::from_utf8(info.serialize()?).map_err(|_| Error::new(ErrorCode::Format, "not UTF-8"))?;
+    assert!(!text.contains("cipher-pass-current"), "{text}");
+    let mut keys = Keyring::single(Passphrase::new("zero"));
+    keys.keep(&Keyring::rotatable(Passphrase::new("one"), 0))?;
+    assert_eq!(keys.current_id().as_str(), "0");
+    info.other_keys = Some(keys);
+    let read = BackupInfo::parse(&info.serialize()?)?;
+    assert_eq!(read, info);
+    assert_eq!(read.serialize()?, info.serialize()?);
+    Ok(())
+}
+
+#[test]
 fn new_and_upgrade_round_trip() -> Result<()> {
     let mut info = BackupInfo::new(PgVersion::V9_6, 1, 201_608_131, Some(Passphrase::new("p")))?;
     info.upgrade(PgVersion::V17, u64::MAX, 202_406_281)?;

@@ -1,3 +1,5 @@
+use std::io::{self, Read};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -24,8 +26,8 @@ fn decrypt_error(cipher: &Cipher, framing: Framing, data: &[u8]) -> Error {
 fn keys_do_not_stay_in_memory() {
     fn cleared<T: secrecy::zeroize::ZeroizeOnDrop>() {}
     // Compiles only if the cipher crates have their features enabled that clear keys
-    cleared::<CbcEncryptor>();
-    cleared::<CbcDecryptor>();
+    cleared::<encryptor::CbcEncryptor>();
+    cleared::<decryptor::CbcDecryptor>();
 }
 
 #[test]
@@ -143,7 +145,7 @@ fn stream_with_another_passphrase_is_not_read_as_the_same() {
 
 #[test]
 fn passphrase_generated_is_64_characters_and_new_each_time() {
-    let (one, other) = (Passphrase::generate().unwrap(), Passphrase::generate().unwrap());
+    let (one, other) = (Passphrase::generate(RepoFormat::V5).unwrap(), Passphrase::generate(RepoFormat::V5).unwrap());
     assert_ne!(one, other);
     assert_eq!(one.expose().len(), 64);
     assert!(one.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte)));
@@ -235,3 +237,100 @@ fn key_of_sha256_is_that_of_openssl() {
 
 const OPENSSL_SHA256: [u8; 16] =
     [0xff, 0x03, 0x52, 0x0f, 0xf5, 0xc9, 0x3f, 0x3a, 0xf2, 0xb5, 0x11, 0x68, 0xff, 0x5f, 0xea, 0x76];
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|char| char.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
+fn sha256_ring(id: &str, key: &str) -> Keyring {
+    let json = format!("{{\"{id}\":{{\"digest\":\"sha256\",\"key\":\"{key}\"}}}}");
+    Keyring::read_keys(&mut crate::json::Reader::new(&json)).unwrap()
+}
+
+/// The timeline file of a repository that pgBackRest 2.60.0 wrote at format 6, after two rotations.
+const HISTORY: &str = "50474252303036 4b 01 33 c8cc0df59382d9a9 af4e3fba168bf1838876e9cc65201fece87cdee3134af46652c9aad5048894ea\
+    6269146a492f8db381fb22503b92ac79";
+const HISTORY_KEY: &str = "7zxZtP7HzkQqR/Xn4dFg4BC2gG2RItuIpgoSeWj0n/fSiyJY2lxb99aVrxaaPCem";
+
+#[test]
+fn archived_file_of_format_6_is_decrypted_by_the_key_of_its_header() {
+    let stored = unhex(HISTORY);
+    let cipher = Cipher::of_archive(Some(&sha256_ring("3", HISTORY_KEY)), RepoFormat::V6);
+    assert_eq!(decrypt(&cipher, &stored).unwrap(), b"1\t0/1700000\tno recovery target specified\n");
+    let mut decryptor = Decryptor::new(&cipher, Framing::Full, stored.as_slice());
+    decryptor.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(decryptor.header().map(StreamHeader::key_id), Some("3"));
+    let other = Cipher::of_archive(Some(&sha256_ring("1", HISTORY_KEY)), RepoFormat::V6);
+    let error = decrypt_error(&other, Framing::Full, &stored);
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "unable to find cipher key '3'"));
+}
+
+#[test]
+fn archived_file_of_format_6_that_is_cut_gives_095() {
+    let stored = unhex(HISTORY);
+    let cipher = Cipher::of_archive(Some(&sha256_ring("3", HISTORY_KEY)), RepoFormat::V6);
+    for size in 0..18 {
+        let error = decrypt_error(&cipher, Framing::Full, &stored[..size]);
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "cipher header missing"));
+    }
+}
+
+#[test]
+fn bundle_member_of_format_6_is_decrypted() {
+    let key = "5oTsNXl1zOWqDwkbhwXH+posZaKwPlyfD0z9VSlsE46D9w8A59Drzf08/i99J4Qa";
+    let cipher = Cipher::Aes256Cbc(Passphrase::with_digest(key, KeyDigest::Sha256));
+    let plain = decrypt_framed(&cipher, Framing::Raw, &unhex("3b9de4e3662af2c9 0616af4762a9c3f55056eaf52412cdb3"));
+    assert_eq!(plain.unwrap(), unhex("789c3334e50200010a0071"));
+}
+
+#[test]
+fn archived_file_is_written_for_the_format_of_archive_info() {
+    let mut keys = sha256_ring("12", "k");
+    for (format, ring, header) in [
+        (RepoFormat::V5, Keyring::single(Passphrase::new("old")), b"Salted__".as_slice()),
+        (RepoFormat::V6, keys.clone(), b"PGBR006K\x0212"),
+    ] {
+        let cipher = Cipher::of_archive(Some(&ring), format);
+        let stored = encrypt(&cipher, b"text").unwrap();
+        assert!(stored.starts_with(header));
+        assert_eq!(stored.len(), header.len() + 8 + 16);
+        assert_eq!(decrypt(&cipher, &stored).unwrap(), b"text");
+    }
+    let before = encrypt(&Cipher::of_archive(Some(&keys), RepoFormat::V6), b"before").unwrap();
+    keys.rotate(Passphrase::generate(RepoFormat::V6).unwrap(), 1).unwrap();
+    let cipher = Cipher::of_archive(Some(&keys), RepoFormat::V6);
+    assert_eq!(decrypt(&cipher, &before).unwrap(), b"before");
+    assert!(encrypt(&cipher, b"").unwrap().starts_with(b"PGBR006K\x0213"));
+}
+
+#[test]
+fn stored_digest_wins_over_the_format_of_the_header() {
+    let cipher = Cipher::of_archive(Some(&sha256_ring("1", "k")), RepoFormat::V6);
+    let stored = encrypt(&cipher, b"text").unwrap();
+    let older = [b"PGBR005K".as_slice(), &stored[8..]].concat();
+    assert_eq!(decrypt(&cipher, &older).unwrap(), b"text");
+}
+
+#[test]
+fn info_file_is_read_by_its_header_and_written_for_its_format() {
+    let main = cipher(b"MainPass1");
+    for (written, header) in [(RepoFormat::V5, b"Salted__"), (RepoFormat::V6, b"PGBR006_")] {
+        let stored = encrypt(&main.of_info_file(written), b"text").unwrap();
+        assert!(stored.starts_with(header));
+        for read in RepoFormat::ALL {
+            assert_eq!(decrypt(&main.of_info_file(read), &stored).unwrap(), b"text");
+        }
+    }
+    assert!(main.of_info_file(RepoFormat::V6) != main);
+    assert!(Cipher::None.of_info_file(RepoFormat::V6).is_none());
+    let error = decrypt_error(&main.of_info_file(RepoFormat::V6), Framing::Full, b"PGBR006K\x011saltsalt");
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "unable to find cipher key '1'"));
+}
+
+#[test]
+fn file_that_has_no_format_in_its_header_is_refused_with_one() {
+    for (start, code) in [(b"PGBR006_saltsalt", ErrorCode::Crypto), (b"PGBR007Gsaltsalt", ErrorCode::Format)] {
+        assert_eq!(decrypt_error(&cipher(b"x"), Framing::Full, start).code, code);
+    }
+}

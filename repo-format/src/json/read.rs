@@ -123,6 +123,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Returns whether the first value is an object.
+    pub fn is_object(&mut self) -> bool {
+        self.peek() == Some(b'{')
+    }
+
+    /// Returns whether the first value is a string.
+    pub fn is_string(&mut self) -> bool {
+        self.peek() == Some(b'"')
+    }
+
     /// Enters an object.
     ///
     /// # Errors

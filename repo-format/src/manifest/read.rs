@@ -8,6 +8,7 @@ use super::{
     ManifestLink, ManifestOptions, ManifestPath, OwnerId, OwnerTable, PG_DATA, PageCheck, PageRange, Tablespace,
     Target, TargetType, check_name,
 };
+use crate::cipher::KeyId;
 use crate::compress::CompressType;
 use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, Sha1};
 use crate::info::{self, Origin};
@@ -48,7 +49,7 @@ impl Manifest {
     pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut loader = Loader::default();
         let header = info::read(input, origin, LINE_SIZE_MAX, |entry| loader.value(entry))?;
-        let origin = if header.cipher_pass.is_some() { Origin::Decrypted } else { origin };
+        let origin = if header.keys.is_some() { Origin::Decrypted } else { origin };
         loader.finish(header).map_err(|error| origin.conceal(error, "or none where the manifest needs one"))
     }
 }
@@ -381,6 +382,7 @@ impl Loader {
         self.files.shrink_to_fit();
         let data = self.data;
         let mut manifest = Manifest {
+            format: header.format,
             backrest_version: header.backrest_version,
             data: ManifestData {
                 label,
@@ -402,7 +404,7 @@ impl Loader {
                 pg_catalog_version: data.pg_catalog_version,
                 options: self.options,
             },
-            cipher_pass: header.cipher_pass,
+            cipher_pass: header.keys.map(|keys| keys.find(KeyId::ZERO).cloned()).transpose()?,
             targets: self.targets,
             databases: self.databases,
             annotation: self.annotation,

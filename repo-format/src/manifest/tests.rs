@@ -45,7 +45,7 @@ fn fixtures() -> [Fixture; 3] {
 #[test]
 fn manifest_with_a_bundle_place_beyond_64_bits_is_refused() -> Result<()> {
     let json = format!("{{\"bni\":1,\"bno\":{},\"repo-size\":9,\"size\":9,\"timestamp\":{}}}", u64::MAX - 8, i64::MIN);
-    let mut writer = Writer::new(Vec::new())?;
+    let mut writer = Writer::new(Vec::new(), crate::format::RepoFormat::V5)?;
     writer.value("target:file", "pg_data/x", &json)?;
     let error = Manifest::parse(&writer.finish()?).map(drop).map_err(|error| error.message);
     assert_eq!(error, Err("invalid bundle offset for file 'pg_data/x'".to_owned()));
@@ -104,7 +104,7 @@ fn manifest_real_file_has_the_values() -> Result<()> {
 
 /// A manifest's text with these values and a right checksum.
 fn text_of(values: &[(&str, &str, &str)]) -> Result<Vec<u8>> {
-    let mut writer = Writer::new(Vec::new())?;
+    let mut writer = Writer::new(Vec::new(), crate::format::RepoFormat::V5)?;
     for (section, key, json) in values {
         writer.value(section, key, json)?;
     }

@@ -8,6 +8,7 @@ use super::{
     BLOCK_CHECKSUM_SIZE_DEFAULT, BLOCK_SIZE_FACTOR, Manifest, ManifestFile, OwnerId, PageCheck, PageRange, Target,
     TargetType, check_name,
 };
+use crate::cipher::Keyring;
 use crate::hash::Sha1;
 use crate::info::Writer;
 use crate::json::{ArrayWriter, ObjectWriter, check_key, write_string};
@@ -74,7 +75,7 @@ impl Manifest {
             file_mode: base.mode & FILE_MODE_MASK,
             path_mode: base.mode,
         };
-        let mut writer = Writer::with_version(out, version)?;
+        let mut writer = Writer::with_version(out, self.format, version)?;
         self.write_backup(&mut writer)?;
         self.write_backup_db(&mut writer)?;
         self.write_options(&mut writer)?;
@@ -85,7 +86,7 @@ impl Manifest {
             write_target(&mut json, target);
             writer.value(BACKUP_TARGET, &target.name, &json)?;
         }
-        writer.cipher_pass(self.cipher_pass.as_ref())?;
+        writer.keys(self.cipher_pass.clone().map(Keyring::single).as_ref())?;
         for database in &self.databases {
             json.clear();
             let mut object = ObjectWriter::new(&mut json);

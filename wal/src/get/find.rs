@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::repo::{Repo, info_files};
+use engine::storage::RepoStorage;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::Cipher;
+use repo_format::compress::CompressType;
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
@@ -42,6 +44,14 @@ pub struct StoredCopy<'a> {
     pub cipher: Cipher,
     /// Checksum and compression, for a segment.
     pub segment: Option<ArchivedSegment>,
+}
+
+impl StoredCopy<'_> {
+    /// Returns the repository's storage for a segment that is neither compressed nor encrypted.
+    pub(super) fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
+        let is_compressed = self.segment.is_none_or(|segment| segment.compress_type != CompressType::None);
+        if is_compressed || !self.cipher.is_none() { None } else { self.repo.storage.compressing_reads() }
+    }
 }
 
 /// A request that can be answered.
@@ -184,7 +194,8 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
             format!("unable to retrieve the archive id for database version '{version}' and system-id '{system_id}'"),
         ));
     }
-    Ok(SearchedRepo { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
+    let cipher = info_files::archive_cipher(repo, stanza, &info);
+    Ok(SearchedRepo { repo, cipher, archive_ids, warned: BTreeSet::new() })
 }
 
 /// Names in WAL directories, read once per search from the first requested segment on: by repository, archive and

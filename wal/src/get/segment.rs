@@ -85,7 +85,8 @@ fn copy(
         Decode::On(turn) => turn,
         Decode::Beside => &Turn::FREE,
     };
-    let storage = OnTurn::new(&*candidate.repo.storage, turn);
+    let compressing = candidate.compressing_reads();
+    let storage = OnTurn::new(compressing.as_deref().unwrap_or(&*candidate.repo.storage), turn);
     let reader = open(candidate, &storage, segment_size, turn).map_err(FetchFailure::Stored)?;
     let path = claim.path().to_owned();
     let file = claim.begin().map_err(FetchFailure::Destination)?;

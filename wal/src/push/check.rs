@@ -6,7 +6,7 @@ use engine::work::turn::Turn;
 use engine::{Error, ErrorCode, Result};
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
-use repo_format::layout::{ArchiveId, Stanza};
+use repo_format::layout::{self, ArchiveId, Stanza};
 use repo_format::pg::PgVersion;
 use repo_format::wal_name::WalSegment;
 
@@ -126,11 +126,12 @@ fn check_repo(
         )
         .hint("are you archiving to the correct stanza?"));
     }
+    info_files::check_keys(repo, &layout::archive_info(&settings.stanza), info.keys.is_some())?;
     let target = PushTarget {
         repo: repo.clone(),
         turn: Turn::FREE,
         archive_id: current.archive_id(),
-        cipher: info_files::archive_cipher(&info),
+        cipher: info.cipher(),
         listed,
     };
     Ok((target, cluster))

@@ -111,7 +111,9 @@ fn text_of(shown: &[Shown], has_daemon: bool) -> String {
         match open.map(|open| &open.stage) {
             Some(Stage::Started(at)) => text += &format!("    running since: {}\n", local(at)),
             Some(Stage::Retry(at)) => text += &format!("    retry at: {}\n", local(at)),
-            Some(Stage::Elsewhere(_)) => text += "    waits: for another host\n",
+            Some(Stage::Elsewhere(_)) => {
+                text += "    waits: for another host, or for an answer of the cluster or the repository\n"
+            }
             Some(Stage::Stopped) => text += "    waits: for the daemon, which was stopped\n",
             None => (),
         }

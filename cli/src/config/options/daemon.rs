@@ -154,7 +154,7 @@ options! {
         commands: WITH_METRICS,
         summary: "File for metrics.",
         detail: "The metrics are written to a file in the same directory, which then replaces this one. For the text collector \
-            of node_exporter the name ends with .prom.",
+            of node_exporter the name ends with .prom. If it can't be written, the daemon says so in its log and on the page.",
         ..OWN
     };
 
@@ -166,7 +166,8 @@ options! {
         summary: "Address of metrics and the status page.",
         detail: "The daemon serves /metrics, the status page, /api/v1/status and /healthz there, read only. An address that \
             other hosts reach needs monitor-token-file, or certificates of clients (monitor-tls-ca-file). 'off' serves \
-            nothing. If the address can't be used, the daemon warns and tries again. Only for all schedules.",
+            nothing. If the address can't be used, or a file of the following options can't be read, the daemon warns, \
+            runs the schedules and tries again. Only for all schedules.",
         ..OWN
     };
 

@@ -136,8 +136,8 @@ options! {
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
         summary: "Compression level between hosts.",
-        detail: "Applies to a backup of a cluster on another host with compress-type=none and without encryption. Other \
-                 data is sent as it is stored. 0 disables it.",
+        detail: "What is neither compressed nor encrypted is compressed on its way: files of a cluster on another host, and \
+                 files of a repository on another host that compress well. 0 disables it.",
         ..OptionDecl::BASE
     };
 

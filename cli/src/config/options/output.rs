@@ -123,6 +123,7 @@ options! {
                 command: Verify,
                 default: Some(Fixed("none")),
                 allow: &["none", "text", "json"],
+                own_allow: &["json"],
                 values: &[
                     ("none", "errors only, in the log"),
                     ("text", "a report"),

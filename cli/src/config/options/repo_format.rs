@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::config::decl::Command::{Backup, Expire, StanzaCreate, StanzaUpgrade};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::Moot;
 use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{OptIndexed, options};
 
@@ -20,7 +19,6 @@ options! {
         depend: depend("repo-cipher-type", &["aes-256-cbc"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: Moot("only repositories of format 6 support key rotation"),
         summary: "Maximum age of the archive key.",
         detail: "expire creates a new key for later WAL if the current key is older. Earlier WAL keeps its key.",
         ..OptionDecl::BASE
@@ -38,7 +36,6 @@ options! {
         values: &[("5", "readable by every version of pgBackRest"), ("6", "readable by pgBackRest 2.60 and later")],
         internal: true,
         help: HelpGroup::Repository,
-        not_yet: &[("6", "repository format 6")],
         summary: "Repository format.",
         detail: "The format of info files, manifests and archived files of the stanza.",
         ..OptionDecl::BASE

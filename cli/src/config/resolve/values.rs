@@ -6,6 +6,7 @@ use super::super::decl::{Depend, Range, ValueKind};
 use super::super::parse::FoundOption;
 use super::super::{Slot, Value, text, value};
 use super::Resolver;
+use crate::config::Source;
 
 impl Resolver<'_> {
     /// A value from a declaration.
@@ -57,13 +58,13 @@ impl Resolver<'_> {
                 let text = first();
                 let number = self.number(&text)?;
                 self.check_range(&text, number, matched)?;
-                self.check_allowed(&text, Some(number))?;
+                self.check_allowed(&text, Some(number), found.source)?;
                 slot.display = Some(text.into());
                 Value::Number(number)
             }
             ValueKind::StringId => {
                 let text = first();
-                self.check_allowed(&text, None)?;
+                self.check_allowed(&text, None, found.source)?;
                 slot.display = Some(text.clone().into());
                 Value::Text(text.into())
             }
@@ -75,7 +76,7 @@ impl Resolver<'_> {
                     return Err(self.invalid_value(text));
                 }
                 let text = if self.decl.kind == ValueKind::Path { self.clean_path(text)? } else { text };
-                self.check_allowed(&text, None)?;
+                self.check_allowed(&text, None, found.source)?;
                 Value::Text(text.into())
             }
         });
@@ -137,8 +138,13 @@ impl Resolver<'_> {
         Err(self.invalid_value(text).hint(format!("allowed range is {min} to {max} inclusive")))
     }
 
-    fn check_allowed(&self, text: &str, number: Option<i64>) -> Result<()> {
-        let allowed = self.decl.allow_for(self.config.command);
+    fn check_allowed(&self, text: &str, number: Option<i64>, source: Source) -> Result<()> {
+        let own = match source {
+            Source::CommandLine => &[],
+            _ => self.decl.own_allow_for(self.config.command),
+        };
+        let allowed = self.decl.allow_for(self.config.command).iter().filter(|word| !own.contains(word));
+        let allowed: Vec<&str> = allowed.copied().collect();
         let fits = |word: &&str| match number {
             Some(number) => self.number(word).ok() == Some(number),
             None => *word == text,

@@ -1,5 +1,6 @@
 //! Stops a backup after each of its calls to the repository, while another host works on the stanza.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -253,7 +254,8 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
         crate::annotate::run(&request, &session, repos).map(drop)
     };
     let upgrade = || {
-        let request = StanzaRequest { online: false, pg: world.settings(BackupType::Full).pg };
+        let request =
+            StanzaRequest { online: false, pg: world.settings(BackupType::Full).pg, formats: BTreeMap::new() };
         crate::stanza::upgrade(&request, &session, repos).map(drop)
     };
     let repair = || {

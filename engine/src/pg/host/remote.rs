@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
+use repo_format::cipher::KeyDigest;
 use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
@@ -236,8 +237,10 @@ impl PgHost for RemoteHost {
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
         let open_files = Arc::clone(&self.worker(number)?.open_files);
+        let is_sha1 = rules.cipher.passphrase().is_none_or(|key| key.digest() == KeyDigest::Sha1);
         // All threads of a worker have a codec there
         let has_jobs = connection.has(Capability::CopyJobs)
+            && (is_sha1 || connection.has(Capability::CopyDigest))
             && files_max(rules.compression) >= u64::from(self.concurrency().jobs_per_worker);
         let encoder = FileEncoder::new(rules, turn);
         let worker = RemoteWorker::new(connection, open_files, Arc::clone(&self.settings), encoder);

@@ -374,6 +374,7 @@ fn memory_of_the_channels_of_a_connection_counts_together() {
         Call::WorkerOpen(WorkerRequest {
             compression: Some((Codec::Zst, 22)),
             passphrase: None,
+            digest: Digest::Sha1,
             bundle_raw: true,
             reference: 0,
             page_size: 8192,

@@ -1,6 +1,5 @@
 //! The WAL that a recovery needs, and whether the archive has it.
 
-use repo_format::cipher::Cipher;
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::manifest::Manifest;
 use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
@@ -60,7 +59,7 @@ pub(super) fn plan(
     };
     let archive_info = info_files::load_archive_info(repo, stanza)?;
     let id = ArchiveId { version: data.pg_version, id: data.pg_id };
-    let cipher = Cipher::from_passphrase(archive_info.cipher_pass.as_ref());
+    let cipher = info_files::archive_cipher(repo, stanza, &archive_info);
     // A backup with a copy of its WAL needs the archive only for what follows
     let from = if data.options.archive_copy { stop } else { start };
     let reach = recovery_points::reach(repo, stanza, (id, &cipher), (timeline, from))?;

@@ -18,7 +18,7 @@ use crate::pipeline::backup::{
 };
 use crate::serve::block;
 use crate::serve::filters::compression;
-use crate::serve::formats::passphrase_text;
+use crate::serve::formats::{key_digest, passphrase_text};
 use crate::storage::WriteOptions;
 use crate::{Error, ErrorCode, Result};
 
@@ -64,9 +64,11 @@ fn request_compression(request: &WorkerRequest<'_>) -> Result<Compression> {
 /// The rules of a worker.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a passphrase that is no text, and those of the codec.
+/// [`ErrorCode::Format`] for a passphrase that is no text, and those of its digest and the codec.
 pub(super) fn rules(request: &WorkerRequest<'_>) -> Result<CopyRules> {
-    let passphrase = request.passphrase.as_ref().map(|bytes| passphrase_text(bytes.0).map(Passphrase::new));
+    let digest = key_digest(request.digest)?;
+    let with_digest = |text: &str| Passphrase::with_digest(text, digest);
+    let passphrase = request.passphrase.as_ref().map(|bytes| passphrase_text(bytes.0).map(with_digest));
     Ok(CopyRules {
         compression: request_compression(request)?,
         cipher: Cipher::from_passphrase(passphrase.transpose()?.as_ref()),

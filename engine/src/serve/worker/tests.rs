@@ -3,7 +3,7 @@ use std::path::Path;
 
 use protocol::call::CallKind;
 use protocol::copy::{CopiedFile, JobFileResult, RequestedBlocks, RequestedFile};
-use protocol::filter::Codec;
+use protocol::filter::{Codec, Digest};
 use protocol::options::OptionValue;
 use protocol::{AnswerMessage, Call, Capabilities};
 use repo_format::compress::Decompressor;
@@ -37,6 +37,7 @@ fn worker() -> WorkerRequest<'static> {
     WorkerRequest {
         compression: None,
         passphrase: None,
+        digest: Digest::Sha1,
         bundle_raw: true,
         reference: 0,
         page_size: 8192,

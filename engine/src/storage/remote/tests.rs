@@ -1,8 +1,14 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 
 use protocol::Capabilities;
+use protocol::call::CallKind;
+use protocol::filter::{Codec, CompressFilter, Filter};
+use protocol::storage::{Chunk, ReadAnswer, WriteAnswer};
+use repo_format::cipher::Framing;
+use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
 
+use super::write::BLOCK_BYTES;
 use super::*;
 use crate::remote::testing::{Script, connect};
 
@@ -36,7 +42,8 @@ fn storage(capabilities: Option<Capabilities>, fails_at: usize) -> (RemoteStorag
         }
     });
     let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
-    (RemoteStorage { lanes: Lanes::new(connection.unwrap(), Vec::new()), root: "/repo".to_owned(), features }, asked)
+    let (lanes, root) = (Arc::new(Lanes::new(connection.unwrap(), Vec::new())), "/repo".to_owned());
+    (RemoteStorage { lanes, root, features, network_level: None, compresses_reads: false }, asked)
 }
 
 /// Writes a file of several blocks. Returns the result, and what the server was asked for.
@@ -72,4 +79,118 @@ fn server_that_completes_only_whole_files_is_asked_at_once() {
     let (result, asked) = write(Some(Capabilities::own()), 2);
     assert!(result.unwrap_err().message.contains("no space"));
     assert_eq!(asked, ["open", "block", "block", "block", "close", "cancel", "remove"]);
+}
+
+const LZ4_BACK: Filter<'static> = Filter::Decompress { codec: Codec::Lz4, is_raw: true };
+
+/// A storage that compresses on the way, with a script in the place of the server.
+fn compressing(serve: impl FnOnce(&mut Script) + Send + 'static) -> RemoteStorage {
+    let connection = connect(move |stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.answer(None);
+        serve(&mut script);
+    });
+    let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
+    let (lanes, root) = (Arc::new(Lanes::new(connection.unwrap(), Vec::new())), "/repo".to_owned());
+    RemoteStorage { lanes, root, features, network_level: Some(1), compresses_reads: false }
+}
+
+/// Writes a file. Returns whether it was compressed on its way, the bytes that were sent and what the server stores.
+fn sent(content: &[u8], piece: usize) -> (bool, usize, Vec<u8>) {
+    let (sender, arrived) = channel();
+    let storage = compressing(move |script| {
+        let (mut is_compressed, mut bytes) = (false, Vec::new());
+        while let Some(call) = script.read() {
+            let is_closed = match &call {
+                Call::WriteOpen(request) => {
+                    is_compressed = request.filters == [LZ4_BACK];
+                    assert!(is_compressed || request.filters.is_empty());
+                    false
+                }
+                Call::WriteBlock(block) => {
+                    assert!(!block.is_empty() && block.len() <= BLOCK_BYTES + BLOCK_BYTES / 4, "{}", block.len());
+                    bytes.extend_from_slice(block);
+                    false
+                }
+                call => matches!(call, Call::Close(CallKind::StorageWrite)),
+            };
+            let results = is_closed.then(|| WriteAnswer { results: Vec::new() }.encode());
+            script.answer(results);
+        }
+        let _ = sender.send((is_compressed, bytes));
+    });
+    let mut writer = storage.write(&RepoPath::new("file").unwrap(), WriteOptions::IN_PLACE).unwrap();
+    content.chunks(piece).for_each(|piece| writer.write_all(piece).unwrap());
+    writer.finish().unwrap();
+    drop(storage);
+    let (is_compressed, bytes) = arrived.recv().unwrap();
+    let mut stored = Vec::new();
+    let kind = if is_compressed { CompressType::Lz4 } else { CompressType::None };
+    Decompressor::new(kind, Framing::Raw, bytes.as_slice()).unwrap().read_to_end(&mut stored).unwrap();
+    (is_compressed, bytes.len(), stored)
+}
+
+/// Bytes that do not compress.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+#[test]
+fn file_that_compresses_is_compressed_on_its_way() {
+    let text: Vec<u8> = (0..3_000_000u32).flat_map(|number| (number / 9).to_be_bytes()).collect();
+    let half = [vec![7; BLOCK_BYTES], noise(3 * BLOCK_BYTES)].concat();
+    for (content, piece, is_worth) in [
+        (&text, 100_000, true),
+        (&text[..5000].to_vec(), 5000, true),
+        (&text[..4000].to_vec(), 100, false),
+        (&Vec::new(), 1, false),
+        (&noise(3 * BLOCK_BYTES + 1), 3_000_000, false),
+        (&half, 1 << 21, true),
+    ] {
+        let (is_compressed, bytes, stored) = sent(content, piece);
+        assert_eq!(is_compressed, is_worth, "{} bytes", content.len());
+        assert!(stored == *content, "{} bytes differ", content.len());
+        assert!(if is_worth { bytes < content.len() } else { bytes == content.len() }, "{bytes}");
+    }
+}
+
+/// Reads a file whose bytes come compressed, and of which at most `limit` bytes were asked for.
+fn read(content: Vec<u8>, limit: Option<u64>) -> io::Result<Vec<u8>> {
+    let storage = compressing(move |script| {
+        while let Some(call) = script.read() {
+            let Call::ReadOpen(request) = call else { break };
+            let lz4 = CompressFilter { codec: Codec::Lz4, level: 1, is_raw: true };
+            assert_eq!(request.filters, [Filter::Compress(lz4)]);
+            let mut bytes = Vec::new();
+            let compression = Compression::new(CompressType::Lz4, Some(1)).unwrap();
+            let mut compressor = Compressor::new(compression, Framing::Raw).unwrap();
+            compressor.push(&content, &mut bytes).unwrap();
+            compressor.finish(&mut bytes).unwrap();
+            let chunk = Chunk { data: &bytes, results: Some(Vec::new()) };
+            script.close(Some(ReadAnswer::Chunk(chunk).encode()));
+        }
+    });
+    let mut plain = Vec::new();
+    let view = storage.compressing_reads().unwrap();
+    let range = ReadRange { offset: 3, limit };
+    let reader = view.begin_read(&RepoPath::new("file").unwrap(), range).wait().unwrap();
+    reader.unwrap().read_to_end(&mut plain).map(|_| plain)
+}
+
+#[test]
+fn file_that_comes_compressed_is_decompressed_up_to_what_was_asked_for() {
+    let content = vec![7; 3_000_000];
+    for limit in [None, Some(3_000_000), Some(4_000_000)] {
+        assert!(read(content.clone(), limit).unwrap() == content);
+    }
+    let hard = noise(300_000);
+    assert!(read(hard.clone(), Some(300_000)).unwrap() == hard);
+    let error = Error::from_io(ErrorCode::FileRead, "read", read(content, Some(2_999_999)).unwrap_err());
+    assert!(error.to_string().contains("more bytes than it was asked for"), "{error}");
 }

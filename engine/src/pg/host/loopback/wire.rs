@@ -1,7 +1,7 @@
 //! The encoding of the loop-back host: tuples in JSON.
 
 use repo_format::block_map::{BlockMap, BlockRef};
-use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::cipher::{Cipher, KeyDigest, Passphrase};
 use repo_format::compress::Compression;
 use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
@@ -104,23 +104,24 @@ pub(super) fn scan_from(value: Value) -> Scan {
 }
 
 pub(super) fn rules_to(rules: &CopyRules) -> Value {
-    let pass = match &rules.cipher {
-        Cipher::None => None,
-        Cipher::Aes256Cbc(passphrase) => Some(passphrase.expose()),
-    };
+    let pass = rules.cipher.passphrase().map(|key| (key.expose(), key.digest().name()));
     let compression = (rules.compression.kind.to_string(), rules.compression.level);
     let write = (rules.write_options.atomic, rules.write_options.sync_file, rules.write_options.sync_path);
     let pages = (rules.page_size, rules.page_header_check);
     to_value((compression, pass, rules.bundle_raw, rules.reference, pages, rules.compare_buffer_bytes, write)).unwrap()
 }
 
+fn key((text, digest): (Text, Text)) -> Passphrase {
+    Passphrase::with_digest(text, KeyDigest::from_name(&digest).unwrap())
+}
+
 pub(super) fn rules_from(value: Value) -> CopyRules {
-    type Rules = ((Text, i32), Option<Text>, bool, u32, (u32, bool), usize, (bool, bool, bool));
+    type Rules = ((Text, i32), Option<(Text, Text)>, bool, u32, (u32, bool), usize, (bool, bool, bool));
     let (compression, pass, bundle_raw, reference, pages, compare_buffer_bytes, write): Rules =
         from_value(value).unwrap();
     CopyRules {
         compression: Compression { kind: compression.0.parse().unwrap(), level: compression.1 },
-        cipher: Cipher::from_passphrase(pass.map(Passphrase::new).as_ref()),
+        cipher: Cipher::from_passphrase(pass.map(key).as_ref()),
         bundle_raw,
         reference,
         page_size: pages.0,

@@ -6,7 +6,7 @@ use protocol::filter::{
     BlockFilter, CipherFilter, CipherHeader, Codec, CompressFilter, Digest, Direction, Filter, FilterResult,
     PageCheckFilter, PageCheckResult, PassphraseBytes,
 };
-use repo_format::cipher::Cipher;
+use repo_format::cipher::{KeyDigest, Passphrase};
 use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
 use repo_format::manifest::PageRange;
@@ -80,15 +80,13 @@ impl<'a> FileFilters<'a> {
     }
 
     fn cipher(&self, is_raw: bool) -> Option<CipherFilter<'a>> {
-        match &self.rules.cipher {
-            Cipher::None => None,
-            Cipher::Aes256Cbc(passphrase) => Some(CipherFilter {
-                direction: Direction::Encrypt,
-                digest: Some(Digest::Sha1),
-                passphrase: PassphraseBytes(passphrase.expose().as_bytes()),
-                header: if is_raw { HEADER_RAW } else { HEADER_FULL },
-            }),
-        }
+        let passphrase = self.rules.cipher.passphrase()?;
+        Some(CipherFilter {
+            direction: Direction::Encrypt,
+            digest: Some(digest(passphrase)),
+            passphrase: PassphraseBytes(passphrase.expose().as_bytes()),
+            header: if is_raw { HEADER_RAW } else { HEADER_FULL },
+        })
     }
 
     fn blocks(
@@ -108,6 +106,14 @@ impl<'a> FileFilters<'a> {
             compression,
             cipher,
         }
+    }
+}
+
+/// The digest that derives keys from a passphrase.
+pub(super) fn digest(passphrase: &Passphrase) -> Digest {
+    match passphrase.digest() {
+        KeyDigest::Sha1 => Digest::Sha1,
+        KeyDigest::Sha256 => Digest::Sha256,
     }
 }
 

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use protocol::Call;
 use protocol::copy::{JobChunk, JobRequest, RequestedBlocks, RequestedFile, WorkerRequest};
-use protocol::filter::PassphraseBytes;
-use repo_format::cipher::{Cipher, Framing};
+use protocol::filter::{Digest, PassphraseBytes};
+use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::Sha1Hasher;
 
 use self::answer::OwnedEnd;
 use self::session::FarSession;
-use super::filters::codec;
+use super::filters::{codec, digest};
 use super::worker::{RemoteWorker, encode_map};
 use crate::cancel::CancelToken;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
@@ -79,12 +79,11 @@ impl<'a> JobWorker<'a> {
         let settings = &self.per_file.settings;
         let rules: &CopyRules = self.per_file.rules();
         let version = settings.version_force.map(|version| version.to_string());
+        let passphrase = rules.cipher.passphrase();
         let request = WorkerRequest {
             compression: codec(rules.compression.kind).map(|codec| (codec, rules.compression.level)),
-            passphrase: match &rules.cipher {
-                Cipher::None => None,
-                Cipher::Aes256Cbc(passphrase) => Some(PassphraseBytes(passphrase.expose().as_bytes())),
-            },
+            passphrase: passphrase.map(|passphrase| PassphraseBytes(passphrase.expose().as_bytes())),
+            digest: passphrase.map_or(Digest::Sha1, digest),
             bundle_raw: rules.bundle_raw,
             reference: rules.reference,
             page_size: rules.page_size,

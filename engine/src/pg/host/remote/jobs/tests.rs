@@ -3,6 +3,7 @@ use std::path::Path;
 
 use protocol::copy::{CopiedFile, JobEnd, JobFileResult};
 use repo_format::block_map::BlockMap;
+use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
 use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;

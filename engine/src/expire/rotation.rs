@@ -1,0 +1,231 @@
+//! Replaces archive keys that are too old.
+
+use jiff::Timestamp;
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::Passphrase;
+use repo_format::format::RepoFormat;
+use repo_format::label::BackupLabel;
+use repo_format::layout;
+
+use super::Task;
+use crate::Result;
+use crate::repo::info_files;
+
+impl Task<'_> {
+    /// Adds a key to archive.info if the current one is too old. Files that exist keep their keys, so that none is ever
+    /// removed (pgBackRest 2.60.0, `src/command/expire/expire.c`). Completes a rotation that was interrupted between
+    /// archive.info and its copy first. `loaded` is archive.info, if it was loaded already.
+    ///
+    /// # Errors
+    /// archive.info can't be loaded or saved; the current key has no number that another could follow.
+    pub(super) fn rotate_key(
+        &self,
+        info: &BackupInfo,
+        loaded: Option<ArchiveInfo>,
+        running: &[BackupLabel],
+    ) -> Result<()> {
+        let (repo, key) = (self.repo, self.repo.key);
+        let Some(rotation) = self.request.cipher_rotate.get(&key).filter(|_| !repo.cipher.is_none()) else {
+            return Ok(());
+        };
+        if info.format < RepoFormat::V6 {
+            if rotation.is_expected {
+                crate::warn!("option 'repo{key}-cipher-rotate' requires repository format 6 or higher");
+            }
+            return Ok(());
+        }
+        // Without a claim, another host may rotate at the same time. On a full disk, only one of the two files may be
+        // written
+        if self.claim.is_some_and(|claim| !claim.is_held()) {
+            return Ok(());
+        }
+        let mut archive = self.complete_rotation(loaded)?;
+        let (now, period) = (Timestamp::now().as_second(), rotation.period.as_secs());
+        let Some(keys) = &mut archive.keys else { return Ok(()) };
+        let age = u64::try_from(now.saturating_sub(keys.rotated())).unwrap_or_default();
+        if age <= period {
+            return Ok(());
+        }
+        // It may be one of pgBackRest, which knows only the keys that it has loaded at its start
+        if let Some(label) = running.first() {
+            crate::detail!("repo{key}: archive key is not rotated: backup {label} may be running on another host");
+            return Ok(());
+        }
+        keys.rotate(Passphrase::generate(archive.format)?, now)?;
+        crate::info!("repo{key}: rotate archive key to id {}", keys.current_id());
+        self.change(|| info_files::save_archive_info(repo, self.session.stanza(), &archive))
+    }
+
+    /// Returns archive.info with the keys that only its copy has. Saves both if they have different keys: later rotations
+    /// would be based on one of them, and if the other is all that is left some day, keys would be missing.
+    fn complete_rotation(&self, loaded: Option<ArchiveInfo>) -> Result<ArchiveInfo> {
+        let (repo, stanza) = (self.repo, self.session.stanza());
+        let load = || loaded.map_or_else(|| info_files::load_archive_info_to_save(repo, stanza), Ok);
+        let (archive, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
+        let mut archive = archive?;
+        let (Some(keys), Some(stored)) = (&mut archive.keys, copy?.and_then(|copy| copy.keys)) else {
+            return Ok(archive);
+        };
+        if *keys != stored {
+            let name = || repo.storage.display(&layout::archive_info(stanza));
+            keys.keep(&stored).map_err(|error| error.context(format_args!("unable to save '{}'", name())))?;
+            crate::info!("repo{}: complete an interrupted rotation of the archive key", repo.key);
+            self.change(|| info_files::save_archive_info(repo, stanza, &archive))?;
+        }
+        Ok(archive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use repo_format::cipher::{Cipher, Keyring};
+    use repo_format::layout::{RepoPath, Stanza};
+    use repo_format::pg::PgVersion;
+
+    use super::super::{ExpireRequest, Task};
+    use super::*;
+    use crate::Repo;
+    use crate::session::Session;
+    use crate::storage::faulty::{FaultyStorage, Op};
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{self, RepoStorage, WriteOptions};
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    fn stanza() -> Stanza {
+        "demo".parse().unwrap()
+    }
+
+    fn repo_on(storage: impl RepoStorage + 'static) -> Repo {
+        Repo { key: 1, storage: Arc::new(storage), cipher: Cipher::Aes256Cbc(Passphrase::new("secret")) }
+    }
+
+    fn request() -> ExpireRequest {
+        ExpireRequest::default().rotate_key(1, Duration::from_secs(15 * DAY))
+    }
+
+    /// An archive.info whose current key was made this many seconds ago.
+    fn archive_info(format: RepoFormat, age: u64) -> ArchiveInfo {
+        let made = Timestamp::now().as_second() - i64::try_from(age).unwrap();
+        let keys = match format {
+            RepoFormat::V5 => Keyring::single(Passphrase::new("old")),
+            RepoFormat::V6 => Keyring::rotatable(Passphrase::generate(format).unwrap(), made),
+        };
+        ArchiveInfo::with_format(format, PgVersion::V15, 7, Some(keys))
+    }
+
+    /// Stores one of the two files.
+    fn put(repo: &Repo, path: &RepoPath, info: &ArchiveInfo) {
+        let text = info.serialize().unwrap();
+        let stored = repo_format::cipher::encrypt(&repo.cipher.of_info_file(info.format), &text).unwrap();
+        storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC).unwrap();
+    }
+
+    fn rotate(repo: &Repo, format: RepoFormat, request: &ExpireRequest, running: &[&str]) -> Result<()> {
+        let mut info = BackupInfo::new(PgVersion::V15, 7, 1, Some(Passphrase::new("manifests")))?;
+        info.format = format;
+        let session = Session::new(stanza(), [repo.clone()])?;
+        let set_found = AtomicBool::new(false);
+        let task = Task { claim: None, repo, now: 0, request, session: &session, is_last: true, set_found: &set_found };
+        let running: Vec<BackupLabel> = running.iter().map(|label| label.parse().unwrap()).collect();
+        task.rotate_key(&info, None, &running)
+    }
+
+    /// The keys of the file and of its copy.
+    fn keys(repo: &Repo) -> [Keyring; 2] {
+        let file = info_files::load_archive_info(repo, &stanza()).unwrap();
+        let copy = info_files::load_archive_info_copy(repo, &stanza()).unwrap().unwrap();
+        [file, copy].map(|info| info.keys.unwrap())
+    }
+
+    fn current(repo: &Repo) -> [String; 2] {
+        keys(repo).map(|keys| keys.current_id().to_string())
+    }
+
+    #[test]
+    fn key_is_replaced_only_after_its_period() {
+        // The current ids after two runs, in the file and in its copy. The second run has nothing to do
+        let rotated = |format, age, request: ExpireRequest| {
+            let repo = repo_on(MemoryStorage::new());
+            info_files::save_archive_info(&repo, &stanza(), &archive_info(format, age)).unwrap();
+            rotate(&repo, format, &request, &[]).unwrap();
+            rotate(&repo, format, &request, &[]).unwrap();
+            assert_eq!(info_files::load_archive_info(&repo, &stanza()).unwrap().format, format);
+            current(&repo)
+        };
+        assert_eq!(rotated(RepoFormat::V6, 15 * DAY - 5, request()), ["1", "1"]);
+        assert_eq!(rotated(RepoFormat::V6, 15 * DAY + 5, request()), ["2", "2"]);
+        assert_eq!(rotated(RepoFormat::V6, 9999 * DAY, request()), ["2", "2"]);
+        assert_eq!(rotated(RepoFormat::V6, 9999 * DAY, request().dry_run()), ["1", "1"]);
+        assert_eq!(rotated(RepoFormat::V6, 9999 * DAY, ExpireRequest::default()), ["1", "1"]);
+        assert_eq!(rotated(RepoFormat::V5, 9999 * DAY, request()), ["0", "0"]);
+    }
+
+    #[test]
+    fn rotation_of_which_only_one_file_was_written_is_completed_by_the_next_expire() {
+        let file = layout::archive_info(&stanza());
+        for written in [file.clone(), layout::copy(&file)] {
+            let repo = repo_on(MemoryStorage::new());
+            let old = archive_info(RepoFormat::V6, 9999 * DAY);
+            info_files::save_archive_info(&repo, &stanza(), &old).unwrap();
+            let mut new = old.clone();
+            let made = Timestamp::now().as_second() - 5;
+            new.keys.as_mut().unwrap().rotate(Passphrase::generate(RepoFormat::V6).unwrap(), made).unwrap();
+            put(&repo, &written, &new);
+            rotate(&repo, RepoFormat::V6, &request().dry_run(), &[]).unwrap();
+            assert_ne!(keys(&repo)[0], keys(&repo)[1]);
+            // A backup that may run keeps only later keys away
+            rotate(&repo, RepoFormat::V6, &request(), &["20260101-000000F"]).unwrap();
+            let expected = new.keys.clone().unwrap();
+            assert_eq!(keys(&repo), [expected.clone(), expected.clone()], "{written}");
+            rotate(&repo, RepoFormat::V6, &request(), &[]).unwrap();
+            assert_eq!(keys(&repo), [expected.clone(), expected]);
+        }
+    }
+
+    #[test]
+    fn rotation_that_fails_anywhere_succeeds_the_next_time() {
+        for calls in 1.. {
+            let memory = MemoryStorage::new();
+            let repo = repo_on(memory.clone());
+            info_files::save_archive_info(&repo, &stanza(), &archive_info(RepoFormat::V6, 9999 * DAY)).unwrap();
+            let faulty = FaultyStorage::new(Arc::new(memory)).crash_at(calls);
+            let is_done = rotate(&repo_on(faulty), RepoFormat::V6, &request(), &[]).is_ok();
+            let [file, copy] = keys(&repo);
+            // The copy never has a key that the file lacks
+            assert!(copy.keys().all(|key| file.keys().any(|other| other == key)));
+            rotate(&repo, RepoFormat::V6, &request(), &[]).unwrap();
+            assert_eq!(current(&repo), ["2", "2"]);
+            assert!(file.keys().all(|key| keys(&repo)[1].keys().any(|other| other == key)));
+            if is_done {
+                assert!(calls > 4, "{calls}");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn key_that_is_not_too_old_costs_one_read_of_each_file_and_no_write() {
+        let memory = MemoryStorage::new();
+        info_files::save_archive_info(&repo_on(memory.clone()), &stanza(), &archive_info(RepoFormat::V6, 5)).unwrap();
+        let faulty = FaultyStorage::new(Arc::new(memory));
+        rotate(&repo_on(faulty.clone()), RepoFormat::V6, &request(), &[]).unwrap();
+        let calls: Vec<Op> = faulty.calls().into_iter().map(|(op, _)| op).collect();
+        assert_eq!(calls, [Op::Read, Op::Read]);
+    }
+
+    #[test]
+    fn key_is_not_rotated_while_an_unclaimed_backup_may_run() {
+        let repo = repo_on(MemoryStorage::new());
+        info_files::save_archive_info(&repo, &stanza(), &archive_info(RepoFormat::V6, 9999 * DAY)).unwrap();
+        rotate(&repo, RepoFormat::V6, &request(), &["20260101-000000F"]).unwrap();
+        assert_eq!(current(&repo), ["1", "1"]);
+        rotate(&repo, RepoFormat::V6, &request(), &[]).unwrap();
+        assert_eq!(current(&repo), ["2", "2"]);
+    }
+}
