@@ -36,6 +36,7 @@ pub use repo_format::layout::RepoPath;
 pub use self::concurrency::Concurrency;
 pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
+pub use self::remote::RemoteRepoSettings;
 
 use crate::{Error, ErrorCode, Result};
 

@@ -6,7 +6,7 @@
 mod read;
 mod write;
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use protocol::Call;
@@ -23,7 +23,7 @@ use super::{
     Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
     RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
+use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository directory.
@@ -33,9 +33,17 @@ const READS_AHEAD: usize = 4;
 /// Requests to remove that are sent before the first answer is read.
 const REMOVED_AT_ONCE: usize = 100;
 
+/// How to reach a repository on another host.
+#[derive(Clone, Debug)]
+pub struct RemoteRepoSettings {
+    /// How to start each process: first that of the command itself, then those that may be started for files that are in use at
+    /// the same time.
+    pub processes: Vec<RemoteSettings>,
+}
+
 /// A repository on another host.
 pub struct RemoteStorage {
-    connection: Arc<Connection>,
+    lanes: Arc<Lanes>,
     /// The repository's root on the host.
     root: String,
     features: Features,
@@ -45,18 +53,25 @@ pub struct RemoteStorage {
     compresses_reads: bool,
 }
 
-impl OpenStorage for RemoteSettings {
+impl OpenStorage for RemoteRepoSettings {
     fn open(&self) -> Result<OpenedStorage> {
-        RemoteStorage::over(Connection::open(self)?, self)
+        let connection = match &*self.processes {
+            [] => return Err(Error::new(ErrorCode::Assert, "no settings of a remote process")),
+            [only] => Connection::open(only)?,
+            [first, ..] => Connection::open_with_channels(first)?,
+        };
+        RemoteStorage::over(connection, &self.processes)
     }
 }
 
 impl RemoteStorage {
-    /// The repository of a connection.
-    pub(crate) fn over(connection: Arc<Connection>, settings: &RemoteSettings) -> Result<OpenedStorage> {
+    /// The repository of a connection, and how to reach it.
+    pub(crate) fn over(connection: Arc<Connection>, processes: &[RemoteSettings]) -> Result<OpenedStorage> {
         // Only the configuration of that host may contain it
-        let answer = connection.cipher_answer();
-        let passphrase = answer.map_or(Ok(None), |answer| cipher_pass(answer, settings.key))?;
+        let passphrase = match (processes.first(), connection.cipher_answer()) {
+            (Some(settings), Some(answer)) => cipher_pass(answer, settings.key)?,
+            _ => None,
+        };
         let found = connection.features()?;
         let has = |bit| found.features.has(bit);
         let features = Features {
@@ -67,8 +82,9 @@ impl RemoteStorage {
             errors_last: false,
         };
         let root = found.path.trim_end_matches('/').to_owned();
-        let network_level = settings.network_level;
-        let storage = RemoteStorage { connection, root, features, network_level, compresses_reads: false };
+        let lanes = Arc::new(Lanes::new(connection, processes.to_vec()));
+        let network_level = processes.first().and_then(|settings| settings.network_level);
+        let storage = RemoteStorage { lanes, root, features, network_level, compresses_reads: false };
         Ok(OpenedStorage { storage: Arc::new(storage), passphrase })
     }
 }
@@ -102,12 +118,13 @@ impl RemoteStorage {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<Answer> {
-        self.connection.call(call)
+        self.lanes.first().call(call)
     }
 
     /// Asks for a file.
-    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<RemoteOpening> {
-        RemoteOpening::send(&self.connection, &self.absolute(path), (range.offset, range.limit), self.read_level())
+    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<(RemoteOpening, LaneUse)> {
+        let (lane, range) = (self.lanes.take()?, (range.offset, range.limit));
+        Ok((RemoteOpening::send(lane.connection(), &self.absolute(path), range, self.read_level())?, lane))
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -166,14 +183,16 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        PlainReader::opened(self.ask(path, range)?.wait()?, self.read_level(), range.limit)
+        let (opening, lane) = self.ask(path, range)?;
+        let reader = PlainReader::opened(opening.wait()?, self.read_level(), range.limit)?;
+        Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
         self.network_level.map(|_| {
-            let (connection, root) = (Arc::clone(&self.connection), self.root.clone());
+            let (lanes, root) = (Arc::clone(&self.lanes), self.root.clone());
             let Self { features, network_level, .. } = *self;
-            let same = RemoteStorage { connection, root, features, network_level, compresses_reads: true };
+            let same = RemoteStorage { lanes, root, features, network_level, compresses_reads: true };
             Box::new(same) as Box<dyn RepoStorage>
         })
     }
@@ -188,15 +207,17 @@ impl RepoStorage for RemoteStorage {
         }
         let level = self.read_level();
         match self.ask(path, range) {
-            Ok(opening) => PendingRead::later(move || PlainReader::opened(opening.wait()?, level, range.limit)),
+            Ok((opening, lane)) => PendingRead::later(move || {
+                let reader = PlainReader::opened(opening.wait()?, level, range.limit)?;
+                Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
+            }),
             Err(error) => PendingRead::opened(Err(error)),
         }
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let options = WriteOptions { sync_path: options.sync_path && self.features.path_sync, ..options };
-        let connection = Arc::clone(&self.connection);
-        Ok(Box::new(RemoteWriter::new(connection, self.absolute(path), options, self.network_level)))
+        Ok(Box::new(RemoteWriter::new(self.lanes.take()?, self.absolute(path), options, self.network_level)))
     }
 
     fn create_path(&self, path: &RepoPath) -> Result<()> {
@@ -218,7 +239,7 @@ impl RepoStorage for RemoteStorage {
             let sent = some.iter().map(|path| {
                 let absolute = self.absolute(path);
                 let request = RemoveRequest { path: &absolute, error_on_missing: false };
-                self.connection.send(&Call::Remove(request), None)
+                self.lanes.first().send(&Call::Remove(request), None)
             });
             // All are sent before the first answer is waited for
             let sent = sent.collect::<Result<Vec<_>>>()?;
@@ -249,15 +270,39 @@ impl RepoStorage for RemoteStorage {
         let path = self.absolute(link);
         // Done in this order
         let removed =
-            self.connection.send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
+            self.lanes.first().send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
         let request = LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic };
-        let linked = self.connection.send(&Call::Link(request), None)?;
+        let linked = self.lanes.first().send(&Call::Link(request), None)?;
         removed.wait().and(linked.wait()).map(drop)
     }
 
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
         let (target, path) = (self.absolute(existing), self.absolute(link));
         self.call(&Call::Link(LinkRequest { target: &target, path: &path, link_type: LinkType::Hard })).map(drop)
+    }
+}
+
+/// A file that is read, and the connection that it uses.
+struct LaneReader {
+    reader: Box<dyn RepoReader>,
+    _lane: LaneUse,
+}
+
+impl LaneReader {
+    fn boxed(reader: Box<dyn RepoReader>, lane: LaneUse) -> Box<dyn RepoReader> {
+        Box::new(LaneReader { reader, _lane: lane })
+    }
+}
+
+impl Read for LaneReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl RepoReader for LaneReader {
+    fn is_ready(&self) -> bool {
+        self.reader.is_ready()
     }
 }
 
