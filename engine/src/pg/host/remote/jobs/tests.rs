@@ -489,8 +489,7 @@ fn progress_of_a_large_file_is_told_before_its_end() {
 fn comparison_that_a_server_never_answers_ends_with_the_token() {
     let connection = connect(|stream| {
         let mut script = Script::new(stream);
-        script.read();
-        script.answer(None);
+        script.begin(None);
         while script.read().is_some() {}
     })
     .unwrap();
