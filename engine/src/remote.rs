@@ -6,6 +6,7 @@
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
 mod connection;
+mod failure;
 pub(crate) mod fuzzing;
 mod link;
 mod ping;

@@ -20,6 +20,7 @@ use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Capability, Dialect};
 
 use self::first::{FirstAnswers, FirstRequests, pass_on_warnings};
+use super::failure::{FarEnd, with_refusal_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Kept, Received};
@@ -231,7 +232,7 @@ impl Connection {
             Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
         };
-        Self::over(settings, kind, opened)
+        Self::over(settings, kind, opened).map_err(|error| with_refusal_hint(error, settings))
     }
 
     /// Waits until the server at the other end of a way is ready.
@@ -247,18 +248,17 @@ impl Connection {
             first: OnceLock::new(),
         };
         let (sender, greeted) = channel();
-        let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
+        let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
         connection.start_thread("remote-read", move |shared| {
-            collected.during(|| read(input, &sender, shared, &name));
+            collected.during(|| read(input, &sender, shared, &far));
         })?;
         let first = FirstRequests::send(&connection.shared, settings)?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
         };
-        let dialect = connection.dialect;
         // A server of pgBackRest waits for the next request no longer than for this time limit
-        let idle = IDLE.min(settings.timeout / 2);
+        let (dialect, idle) = (connection.dialect, IDLE.min(settings.timeout / 2));
         connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect, idle))?;
         let first = first.wait(&connection)?;
         let _ = connection.first.set(first);
@@ -355,7 +355,7 @@ impl Connection {
                 format!("timeout after {}ms waiting for read from '{}'", self.timeout.as_millis(), self.read_name),
             ),
             // The thread that reads has ended without a reason
-            RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended"),
+            RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended").context(&self.name),
         };
         let end = End::of(end);
         self.end(&end);
@@ -376,21 +376,21 @@ fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     (begin, begin + part.len())
 }
 
-/// Reads the greeting and all answers. `name` is that of the server, for its warnings.
+/// Reads the greeting and all answers. `far` is the server, for its errors and warnings.
 fn read(
     input: Box<dyn Read + Send>,
     greeted: &Sender<std::result::Result<&'static Dialect, End>>,
     shared: &Shared,
-    name: &str,
+    far: &FarEnd,
 ) {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { reader: input, has_ended: false });
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
-            read_answers(&mut input, shared, name)
+            far.in_answer(read_answers(&mut input, shared, &far.name))
         }
-        Err(error) => error,
+        Err(error) => far.in_greeting(error),
     };
     // A process that has ended says why, and a session that was closed has no other error
     let end = End::of(if input.get_ref().has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });
