@@ -9,6 +9,7 @@ mod answers;
 mod carriers;
 mod channels;
 mod connection;
+mod failure;
 pub(crate) mod fuzzing;
 mod lanes;
 mod link;

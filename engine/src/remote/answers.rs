@@ -10,6 +10,7 @@ use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
+use super::failure::FarEnd;
 use super::received::Kept;
 use super::shared::{End, Shared, lock};
 use crate::{Error, ErrorCode, Result};
@@ -22,21 +23,21 @@ pub(super) const WARNINGS_MAX: usize = 1000;
 /// How long the server may take to end after the connection was closed.
 pub(super) const EXIT_WAIT: Duration = Duration::from_secs(10);
 
-/// Reads the greeting and all answers. `name` is that of the server, for its warnings.
+/// Reads the greeting and all answers. `far` is the server, for its errors and warnings.
 pub(super) fn read(
     input: Box<dyn BufRead + Send>,
     greeted: &Sender<std::result::Result<&'static Dialect, End>>,
     shared: &Shared,
-    name: &str,
+    far: &FarEnd,
 ) {
     let mut input = Input { reader: input, has_ended: false };
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
-            read_answers(&mut input, shared, name)
+            far.in_answer(read_answers(&mut input, shared, &far.name))
         }
-        Err(error) => error,
+        Err(error) => far.in_greeting(error),
     };
     // A process that has ended says why, and a session that was closed has no other error
     let end = End::of(if input.has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });

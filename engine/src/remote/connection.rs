@@ -20,6 +20,7 @@ use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 use self::first::{FirstAnswers, FirstRequests};
 use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
+use super::failure::{FarEnd, with_refusal_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::Received;
@@ -181,7 +182,8 @@ impl Connection {
             Way::Ssh(_) => None,
         };
         let cipher_key = settings.asks_passphrase.then_some(settings.key);
-        Self::over(settings, Beginning { kind, arguments, offered, cipher_key }, opened)
+        let beginning = Beginning { kind, arguments, offered, cipher_key };
+        Self::over(settings, beginning, opened).map_err(|error| with_refusal_hint(error, settings))
     }
 
     /// Waits until the server at the other end of a way is ready.
@@ -232,11 +234,11 @@ impl Connection {
             channels,
         };
         let (sender, greeted) = channel();
-        let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
+        let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
         let way = connection.channels.clone();
         connection.start_thread("remote-read", move |shared| {
             let read = caught(|| {
-                collected.during(|| read(input, &sender, shared, &name));
+                collected.during(|| read(input, &sender, shared, &far));
                 Ok(())
             });
             if let Err(error) = read {
@@ -372,7 +374,7 @@ impl Connection {
                 format!("timeout after {}ms waiting for read from '{}'", self.timeout.as_millis(), self.read_name),
             ),
             // The thread that reads has ended without a reason
-            RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended"),
+            RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended").context(&self.name),
         };
         let end = End::of(end);
         self.end(&end);
