@@ -5,17 +5,17 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use protocol::channel::{CHANNELS_MAX, FrameHeader, FrameKind, WINDOW_BYTES};
+use protocol::channel::{CHANNELS_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
 use protocol::copy::WorkerRequest;
 use protocol::filter::{Codec, Digest, Filter};
-use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest, ReadRequest};
-use protocol::{Call, Capabilities, Capability};
+use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ReadRequest, StorageFeatures};
+use protocol::{Call, Capabilities, Capability, Dialect, Offer, RequestMessage};
 
 use crate::remote::testing::{
     Script, connect_with_channels, serve_data, serve_data_over, serve_data_watched, thread_settings,
 };
 use crate::remote::{Connection, RemoteSettings};
-use crate::{CancelToken, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// A connection to a directory that has these files.
 fn connect(names: &[&str]) -> (tempfile::TempDir, Arc<Connection>) {
@@ -102,6 +102,73 @@ fn server_without_channels_is_asked_for_none() {
         // No frame was sent
         assert_eq!(requests.iter().collect::<Vec<_>>(), ["Noop", "Exit"]);
     }
+}
+
+/// Reads the first requests of a client that offers channels, and agrees.
+fn agree(script: &mut Script) {
+    let offer = Offer { capabilities: Capabilities::own(), following: 1 };
+    assert_eq!(script.read(), Some(Call::Offer(offer)));
+    script.answer(Some(Capabilities::own().encode()));
+}
+
+/// Reads a frame of data of channel 0. Returns the request in it.
+fn framed_request(stream: &mut UnixStream) -> String {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).unwrap();
+    let header = FrameHeader::decode(header).unwrap();
+    let FrameKind::Data(size) = header.kind else { panic!("{header:?}") };
+    assert_eq!(header.channel, 0);
+    let mut message = vec![0; size];
+    stream.read_exact(&mut message).unwrap();
+    format!("{:?}", Call::decode(&RequestMessage::decode(&message).unwrap(), Dialect::NEWEST).unwrap())
+}
+
+#[test]
+fn client_sends_nothing_between_its_first_requests_and_their_last_answer() {
+    let (sender, requests) = channel();
+    let first = connect_with_channels(move |mut stream| {
+        let mut script = Script::new(stream.try_clone().unwrap());
+        agree(&mut script);
+        assert_eq!(script.read(), Some(Call::Features));
+        // Whatever the first answer says
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(stream.read(&mut [0]).is_err());
+        stream.set_read_timeout(None).unwrap();
+        script.answer(Some(FeaturesAnswer { path: "/far", features: StorageFeatures::PATH }.encode()));
+        sender.send(framed_request(&mut stream)).unwrap();
+        sender.send(framed_request(&mut stream)).unwrap();
+    })
+    .unwrap();
+    assert_eq!(first.features().unwrap().path, "/far");
+    assert_eq!(requests.recv().unwrap(), "Noop");
+    drop(first);
+    assert_eq!(requests.recv().unwrap(), "Exit");
+}
+
+#[test]
+fn client_whose_first_requests_fail_ends_with_a_frame() {
+    let (sender, requests) = channel();
+    let error = connect_with_channels(move |mut stream| {
+        let mut script = Script::new(stream.try_clone().unwrap());
+        agree(&mut script);
+        script.read();
+        script.refuse(&Error::new(ErrorCode::PathMissing, "no such directory"));
+        sender.send(framed_request(&mut stream)).unwrap();
+    });
+    assert_eq!(error.err().map(|error| error.code), Some(ErrorCode::PathMissing));
+    assert_eq!(requests.recv().unwrap(), "Exit");
+}
+
+#[test]
+fn login_of_a_host_nearby_counted_as_its_distance() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let first = connect_with_channels(move |stream| {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(serve_data(stream, &path));
+    })
+    .unwrap();
+    assert!(first.round_trip().unwrap() < Duration::from_millis(400), "{:?}", first.round_trip());
 }
 
 /// A connection to a server whose channels wait before they are served, and the tokens of those that have begun.
@@ -233,10 +300,14 @@ fn error_after(frames: &[u8]) -> crate::Error {
 #[test]
 fn frames_of_a_hostile_server_are_refused() {
     let frame = |kind, channel| FrameHeader { kind, channel }.encode();
-    let error = error_after(&frame(FrameKind::Data(5), 1));
-    assert_eq!((error.code, &*error.message), (ErrorCode::Protocol, "frame for channel 1 that was not opened"));
-    let error = error_after(&frame(FrameKind::Room(WINDOW_BYTES), 0));
-    assert_eq!((error.code, &*error.message), (ErrorCode::Protocol, "server gives channel 0 too much room"));
+    for (sent, expected) in [
+        (frame(FrameKind::Data(5), 1), "frame for channel 1 that was not opened (answer of "),
+        (frame(FrameKind::Room(WINDOW_BYTES), 0), "server gives channel 0 too much room (answer of "),
+    ] {
+        let error = error_after(&sent);
+        assert_eq!(error.code, ErrorCode::Protocol);
+        assert!(error.message.starts_with(expected), "{error}");
+    }
     assert_eq!(error_after(&frame(FrameKind::Open, 0)).code, ErrorCode::Protocol);
     assert_eq!(error_after(&frame(FrameKind::Abort, 0)).code, ErrorCode::Protocol);
     assert_eq!(error_after(&[9; 9]).code, ErrorCode::Format);

@@ -4,9 +4,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use protocol::channel::{CHANNELS_MAX, FrameHeader, FrameKind, HEADER_BYTES};
+use protocol::call::CallKind;
+use protocol::channel::{CHANNELS_MAX, FOLLOWING_MAX, FrameHeader, FrameKind, HEADER_BYTES};
 use protocol::options::{OptionValue, OptionsRequest};
-use protocol::{Call, Capabilities, Dialect, Offer};
+use protocol::storage::{InfoLevel, InfoRequest};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, Offer};
 
 use super::super::memory::Usage;
 use super::super::{ServeMore, Served, ServedOptions, ServedStorage, Server};
@@ -128,8 +130,114 @@ fn refused(frames: &[Vec<u8>]) -> Error {
     serve(&frames.concat()).0.unwrap_err()
 }
 
+fn exit_message() -> Vec<u8> {
+    Call::Exit.encode(2, Dialect::NEWEST).to_vec()
+}
+
 fn exit() -> Vec<u8> {
-    data(0, &Call::Exit.encode(2, Dialect::NEWEST).to_vec())
+    data(0, &exit_message())
+}
+
+/// A question for an option, which the server answers without files.
+fn question(session: u64) -> Vec<u8> {
+    Call::Options(OptionsRequest { names: vec!["repo1-cipher-type"] }).encode(session, Dialect::NEWEST).to_vec()
+}
+
+/// Serves a client that sends this. Returns the result, and what it got after the greeting.
+fn serve_all_of(stream: Vec<u8>) -> (Result<()>, Vec<u8>) {
+    let got = Got::default();
+    let mut first = served(&CancelToken::new());
+    let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
+    first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    let server = Server::greet(Cursor::new(stream), got.clone()).unwrap();
+    let begin = got.0.lock().unwrap().len();
+    let result = server.serve(first);
+    let all = got.0.lock().unwrap().split_off(begin);
+    (result, all)
+}
+
+/// Takes the first answer off. Returns its session and its data or error.
+fn take_answer(got: &mut Vec<u8>) -> (Option<u64>, Result<Option<Vec<u8>>>) {
+    let mut message = Vec::new();
+    protocol::pack::read_message(&mut got.as_slice(), &mut message, 1 << 20).unwrap();
+    got.drain(..message.len());
+    let answer = AnswerMessage::decode(&message).unwrap();
+    (answer.session, answer.outcome.map(|data| data.map(<[u8]>::to_vec)).map_err(|fault| fault.to_error("far")))
+}
+
+fn agreed(answer: Result<Option<Vec<u8>>>) -> Capabilities {
+    Capabilities::decode(answer.unwrap().as_deref()).unwrap()
+}
+
+#[test]
+fn requests_that_follow_the_offer_are_answered_before_there_are_frames() {
+    let last = question(4);
+    let stream = [offer(2), question(2), question(3), data(0, &last), data(0, &exit_message())].concat();
+    let (result, mut got) = serve_all_of(stream);
+    result.unwrap();
+    assert!(agreed(take_answer(&mut got).1).has(Capability::Channels));
+    // Sessions are told by their order where they are those of the requests
+    let first = take_answer(&mut got);
+    let second = take_answer(&mut got);
+    assert!(first.1.is_ok() && second.1.is_ok());
+    assert_eq!((first.0, second.0), (Some(2), Some(3)));
+    // The rest are frames
+    let (mut on_first, has_ended) = got_on(0, &got);
+    assert!(has_ended);
+    assert_eq!(take_answer(&mut on_first).0, Some(4));
+    assert!(on_first.is_empty());
+}
+
+#[test]
+fn error_of_a_request_that_follows_the_offer_is_its_answer_and_frames_come_all_the_same() {
+    // Files of a directory that is not there
+    let info = InfoRequest { path: "/none/a", level: InfoLevel::Exists, follow_link: true };
+    let info = Call::Info(info).encode(2, Dialect::NEWEST).to_vec();
+    let unknown = Call::Close(CallKind::StorageRead).encode(3, Dialect::NEWEST).to_vec();
+    let (result, mut got) = serve_all_of([offer(1), unknown, data(0, &question(4)), exit()].concat());
+    result.unwrap();
+    assert!(agreed(take_answer(&mut got).1).has(Capability::Channels));
+    let (session, outcome) = take_answer(&mut got);
+    assert_eq!((session, outcome.unwrap_err().code), (Some(3), ErrorCode::Protocol));
+    assert_eq!(take_answer(&mut got_on(0, &got).0).0, Some(4));
+    // One that ends the connection does so: the features were not asked for
+    let (result, mut got) = serve_all_of([offer(2), info, question(3), exit()].concat());
+    assert_eq!(result.unwrap_err().code, ErrorCode::Assert);
+    assert!(agreed(take_answer(&mut got).1).has(Capability::Channels));
+    assert_eq!(take_answer(&mut got).1.unwrap_err().code, ErrorCode::Assert);
+    assert!(got.is_empty());
+}
+
+#[test]
+fn client_that_ends_before_there_are_frames_gets_none() {
+    let (result, mut got) = serve_all_of([offer(3), question(2), exit_message()].concat());
+    result.unwrap();
+    drop(take_answer(&mut got));
+    drop(take_answer(&mut got));
+    assert!(got.is_empty());
+    // It has announced more than it sends
+    let (result, _) = serve_all_of([offer(3), question(2)].concat());
+    let error = result.unwrap_err();
+    assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"));
+    // It sends frames too early
+    let (result, _) = serve_all_of([offer(1), exit(), exit()].concat());
+    assert!(result.is_err());
+}
+
+#[test]
+fn server_does_not_agree_on_channels_after_more_requests_than_a_client_needs() {
+    for (following, agrees) in [(FOLLOWING_MAX, true), (FOLLOWING_MAX + 1, false), (u32::MAX, false)] {
+        let (_, mut got) = serve_all_of([offer(following), exit_message()].concat());
+        let common = agreed(take_answer(&mut got).1);
+        assert_eq!(common.has(Capability::Channels), agrees, "{following}");
+        assert!(common.has(Capability::CopyJobs));
+    }
+    // All goes on without frames
+    let (result, mut got) = serve_all_of([offer(FOLLOWING_MAX + 1), question(2), exit_message()].concat());
+    result.unwrap();
+    drop(take_answer(&mut got));
+    assert_eq!(take_answer(&mut got).0, Some(2));
+    assert!(got.is_empty());
 }
 
 #[test]
