@@ -104,6 +104,7 @@ impl Served {
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
             key,
             asks_passphrase: false,
+            target_time: None,
             network_level: network_level(config),
         })
     }

@@ -317,7 +317,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
-        "`repo-target-time` is refused for file systems and SFTP, which keep no old versions. pgBackRest reads the current content instead.",
+        "`repo-target-time` is refused for file systems and SFTP, which keep no old versions. pgBackRest reads the current content instead, or fails with an assertion if they are on a repository host.",
     ),
     ("all", "Listings of more than a thousand old versions in S3 are read completely. pgBackRest stops with an error."),
     (

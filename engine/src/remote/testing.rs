@@ -54,8 +54,16 @@ pub(crate) fn connect_within(
     std::thread::spawn(move || server(far));
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
     let host = "far".to_owned();
-    let settings =
-        RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None };
+    let settings = RemoteSettings {
+        host,
+        process: 1,
+        way,
+        timeout,
+        key: 1,
+        asks_passphrase: false,
+        target_time: None,
+        network_level: None,
+    };
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
     Connection::over(&settings, "ssh", opened)
@@ -104,11 +112,15 @@ impl Script {
 
     /// Reads the first requests and answers them, with these capabilities.
     pub(crate) fn begin(&mut self, capabilities: Option<PackWriter<'_>>) {
+        self.begin_as(capabilities, StorageFeatures::PATH);
+    }
+
+    /// The same as a storage with these features.
+    pub(crate) fn begin_as(&mut self, capabilities: Option<PackWriter<'_>>, features: StorageFeatures) {
         assert_eq!(self.read(), Some(Call::Offer(Capabilities::own())));
         self.answer(capabilities);
         assert_eq!(self.read(), Some(Call::Features));
-        let features = FeaturesAnswer { path: "/", features: StorageFeatures::PATH };
-        self.answer(Some(features.encode()));
+        self.answer(Some(FeaturesAnswer { path: "/", features }.encode()));
     }
 
     /// Reads the next request; `None` at the end.

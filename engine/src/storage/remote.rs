@@ -3,6 +3,7 @@
 //! Files are stored and read as they are: this host compresses and encrypts. What compresses well is compressed on its way
 //! (`compress-level-network`). Source of the requests: pgBackRest `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
+mod past;
 mod read;
 mod write;
 
@@ -13,10 +14,11 @@ use protocol::Call;
 use protocol::options::{OptionValue, OptionsAnswer};
 use protocol::storage::{
     FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
-    PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures,
+    PathCreateRequest, PathRemoveRequest, ReadRequest, RemoveRequest, StorageFeatures,
 };
 use repo_format::cipher::Passphrase;
 
+use self::past::PastStorage;
 use self::read::PlainReader;
 use self::write::RemoteWriter;
 use super::{
@@ -68,9 +70,22 @@ impl RemoteStorage {
         };
         let root = found.path.trim_end_matches('/').to_owned();
         let network_level = settings.network_level;
+        let has_versions = has(StorageFeatures::VERSIONS);
         let storage = RemoteStorage { connection, root, features, network_level, compresses_reads: false };
-        Ok(OpenedStorage { storage: Arc::new(storage), passphrase })
+        let storage: Arc<dyn RepoStorage> = match settings.target_time {
+            None => Arc::new(storage),
+            Some(time) if has_versions => Arc::new(PastStorage::new(storage, time)),
+            // Reading the present when the past was requested would be worse than an error
+            Some(_) => return Err(no_versions(&settings.host)),
+        };
+        Ok(OpenedStorage { storage, passphrase })
     }
+}
+
+fn no_versions(host: &str) -> Error {
+    let text = format!("versioning required for time limit: the repository of '{host}' keeps no old versions");
+    Error::new(ErrorCode::FeatureNotSupported, text)
+        .hint("only repositories in object stores can be read as of a time (repo-target-time)")
 }
 
 /// Reads the passphrase in the host's configuration.
@@ -105,9 +120,30 @@ impl RemoteStorage {
         self.connection.call(call)
     }
 
-    /// Asks for a file.
-    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<RemoteOpening> {
-        RemoteOpening::send(&self.connection, &self.absolute(path), (range.offset, range.limit), self.read_level())
+    /// Asks for a file, or for a version of it.
+    fn ask(&self, path: &RepoPath, range: ReadRange, version: Option<&str>) -> Result<RemoteOpening> {
+        let (path, ReadRange { offset, limit }) = (&*self.absolute(path), range);
+        let request = ReadRequest { path, offset, limit, version, filters: Vec::new() };
+        RemoteOpening::send(&self.connection, request, self.read_level())
+    }
+
+    /// Lists a directory as of a time in seconds since the epoch; 0 for now.
+    fn list_at(&self, path: &RepoPath, target_time: i64) -> Result<Option<Vec<Entry>>> {
+        let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
+        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time }))?;
+        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
+        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
+        let mut entries = entries.collect::<Result<Vec<_>>>()?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
+    }
+
+    /// This storage, compressing on their way what is read.
+    fn compressing(&self) -> Option<RemoteStorage> {
+        self.network_level?;
+        let (connection, root) = (Arc::clone(&self.connection), self.root.clone());
+        let Self { features, network_level, .. } = *self;
+        Some(RemoteStorage { connection, root, features, network_level, compresses_reads: true })
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -146,13 +182,7 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
-        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
-        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
-        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
-        let mut entries = entries.collect::<Result<Vec<_>>>()?;
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Some(entries))
+        self.list_at(path, 0)
     }
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
@@ -166,16 +196,11 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        PlainReader::opened(self.ask(path, range)?.wait()?, self.read_level(), range.limit)
+        PlainReader::opened(self.ask(path, range, None)?.wait()?, self.read_level(), range.limit)
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
-        self.network_level.map(|_| {
-            let (connection, root) = (Arc::clone(&self.connection), self.root.clone());
-            let Self { features, network_level, .. } = *self;
-            let same = RemoteStorage { connection, root, features, network_level, compresses_reads: true };
-            Box::new(same) as Box<dyn RepoStorage>
-        })
+        self.compressing().map(|same| Box::new(same) as Box<dyn RepoStorage>)
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -187,7 +212,7 @@ impl RepoStorage for RemoteStorage {
             return PendingRead::opened(self.read(path, range));
         }
         let level = self.read_level();
-        match self.ask(path, range) {
+        match self.ask(path, range, None) {
             Ok(opening) => PendingRead::later(move || PlainReader::opened(opening.wait()?, level, range.limit)),
             Err(error) => PendingRead::opened(Err(error)),
         }
