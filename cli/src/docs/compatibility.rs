@@ -461,6 +461,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over.",
     ),
     (
+        "all, server",
+        "Connections by TLS have keep-alive probes after 60 seconds without data, so that a host that was switched off leaves no process that holds a lock. `tcp-keep-alive-idle`, `-interval` and `-count` change that. pgBackRest uses the system's setting, which is two hours, and waits for `protocol-timeout`.",
+    ),
+    (
         "all",
         "With `repo-host-type=tls`, a server that does not speak TLS, or that refuses this host, is an error at once. pgBackRest tries again until `io-timeout` has passed. `io-timeout` also limits the TLS handshake with a silent server. Options with blanks reach the server as they are. pgBackRest adds quotes, which its server takes for a part of the value.",
     ),
