@@ -115,12 +115,12 @@ impl ObjectStorage {
     #[must_use]
     pub(crate) fn with_versions(self, versions: Arc<dyn ListVersions>, time: Option<i64>) -> Self {
         match time {
-            Some(time) => self.as_of(versions, time),
+            Some(time) => self.at_time(versions, time),
             None => ObjectStorage { versions: Some(versions), ..self },
         }
     }
 
-    fn as_of(self, versions: Arc<dyn ListVersions>, time: i64) -> Self {
+    fn at_time(self, versions: Arc<dyn ListVersions>, time: i64) -> Self {
         let store = AsOf::new(Arc::clone(&self.store), versions, time);
         ObjectStorage { store: Arc::new(store), versions: None, ..self }
     }
@@ -390,7 +390,7 @@ impl RepoStorage for ObjectStorage {
 impl VersionedStorage for ObjectStorage {
     fn list_at(&self, path: &RepoPath, time: i64) -> Result<Option<Vec<Entry>>> {
         let Some(versions) = self.versions.clone() else { return Ok(None) };
-        self.clone().as_of(versions, time).list(path)
+        self.clone().at_time(versions, time).list(path)
     }
 
     fn read_version(&self, path: &RepoPath, range: ReadRange, version: &str) -> Result<Option<Box<dyn RepoReader>>> {
