@@ -46,6 +46,8 @@ pub struct RemoteSettings {
     pub key: u32,
     /// Whether the host is asked for the passphrase, because this host has none.
     pub asks_passphrase: bool,
+    /// The time as of which a repository is read (`repo-target-time`), in seconds since the epoch; `None` for now.
+    pub target_time: Option<i64>,
     /// The level of the compression between the hosts of what is neither compressed nor encrypted; `None` if there is none.
     pub network_level: Option<i32>,
 }

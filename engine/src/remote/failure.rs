@@ -135,6 +135,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             key: 1,
             asks_passphrase: false,
+            target_time: None,
             network_level: None,
         };
         FarEnd::new("remote-0 ssh protocol on 'far'", &settings)

@@ -143,6 +143,7 @@ fn settings(asks_passphrase: bool) -> RemoteSettings {
         timeout: Duration::from_secs(10),
         key: 1,
         asks_passphrase,
+        target_time: None,
         network_level: None,
     }
 }

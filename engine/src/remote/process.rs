@@ -234,6 +234,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             key: 1,
             asks_passphrase: false,
+            target_time: None,
             network_level: None,
         };
         let mut opened = Process::start(&remote, &ssh).unwrap();

@@ -63,7 +63,16 @@ pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'st
 pub(crate) fn thread_settings() -> RemoteSettings {
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
     let (host, timeout) = ("far".to_owned(), Duration::from_secs(60));
-    RemoteSettings { host, process: 1, way, timeout, key: 1, asks_passphrase: false, network_level: None }
+    RemoteSettings {
+        host,
+        process: 1,
+        way,
+        timeout,
+        key: 1,
+        asks_passphrase: false,
+        target_time: None,
+        network_level: None,
+    }
 }
 
 fn connect_offering(
@@ -154,11 +163,15 @@ impl Script {
 
     /// Reads the first requests and answers them, with these capabilities.
     pub(crate) fn begin(&mut self, capabilities: Option<PackWriter<'_>>) {
+        self.begin_as(capabilities, StorageFeatures::PATH);
+    }
+
+    /// The same as a storage with these features.
+    pub(crate) fn begin_as(&mut self, capabilities: Option<PackWriter<'_>>, features: StorageFeatures) {
         assert!(matches!(self.read(), Some(Call::Offer(_))));
         self.answer(capabilities);
         assert_eq!(self.read(), Some(Call::Features));
-        let features = FeaturesAnswer { path: "/", features: StorageFeatures::PATH };
-        self.answer(Some(features.encode()));
+        self.answer(Some(FeaturesAnswer { path: "/", features }.encode()));
     }
 
     /// Reads the next request; `None` at the end.

@@ -3,6 +3,7 @@
 //! Files are stored and read as they are: this host compresses and encrypts. What compresses well is compressed on its way
 //! (`compress-level-network`). Source of the requests: pgBackRest `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
+mod past;
 mod read;
 mod write;
 
@@ -13,10 +14,11 @@ use protocol::Call;
 use protocol::options::{OptionValue, OptionsAnswer};
 use protocol::storage::{
     FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
-    PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures,
+    PathCreateRequest, PathRemoveRequest, ReadRequest, RemoveRequest, StorageFeatures,
 };
 use repo_format::cipher::Passphrase;
 
+use self::past::PastStorage;
 use self::read::PlainReader;
 use self::write::RemoteWriter;
 use super::{
@@ -81,12 +83,25 @@ impl RemoteStorage {
             path_sync: has(StorageFeatures::PATH_SYNC),
             errors_last: false,
         };
-        let root = found.path.trim_end_matches('/').to_owned();
+        let (root, has_versions) = (found.path.trim_end_matches('/').to_owned(), has(StorageFeatures::VERSIONS));
         let lanes = Arc::new(Lanes::new(connection, processes.to_vec()));
         let network_level = processes.first().and_then(|settings| settings.network_level);
         let storage = RemoteStorage { lanes, root, features, network_level, compresses_reads: false };
-        Ok(OpenedStorage { storage: Arc::new(storage), passphrase })
+        let past = processes.first().and_then(|settings| Some((settings, settings.target_time?)));
+        let storage: Arc<dyn RepoStorage> = match past {
+            None => Arc::new(storage),
+            Some((_, time)) if has_versions => Arc::new(PastStorage::new(storage, time)),
+            // Reading the present when the past was requested would be worse than an error
+            Some((settings, _)) => return Err(no_versions(&settings.host)),
+        };
+        Ok(OpenedStorage { storage, passphrase })
     }
+}
+
+fn no_versions(host: &str) -> Error {
+    let text = format!("versioning required for time limit: the repository of '{host}' keeps no old versions");
+    Error::new(ErrorCode::FeatureNotSupported, text)
+        .hint("only repositories in object stores can be read as of a time (repo-target-time)")
 }
 
 /// Reads the passphrase in the host's configuration.
@@ -121,10 +136,32 @@ impl RemoteStorage {
         self.lanes.first().call(call)
     }
 
-    /// Asks for a file.
-    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<(RemoteOpening, LaneUse)> {
-        let (lane, range) = (self.lanes.take()?, (range.offset, range.limit));
-        Ok((RemoteOpening::send(lane.connection(), &self.absolute(path), range, self.read_level())?, lane))
+    /// Asks for a file, or for a version of it.
+    fn ask(&self, path: &RepoPath, range: ReadRange, version: Option<&str>) -> Result<AskedFile> {
+        let (path, lane) = (&*self.absolute(path), self.lanes.take()?);
+        let ReadRange { offset, limit } = range;
+        let request = ReadRequest { path, offset, limit, version, filters: Vec::new() };
+        let level = self.read_level();
+        Ok(AskedFile { opening: RemoteOpening::send(lane.connection(), request, level)?, lane, level, limit })
+    }
+
+    /// Lists a directory as of a time in seconds since the epoch; 0 for now.
+    fn list_at(&self, path: &RepoPath, target_time: i64) -> Result<Option<Vec<Entry>>> {
+        let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
+        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time }))?;
+        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
+        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
+        let mut entries = entries.collect::<Result<Vec<_>>>()?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
+    }
+
+    /// This storage, compressing on their way what is read.
+    fn compressing(&self) -> Option<RemoteStorage> {
+        self.network_level?;
+        let (lanes, root) = (Arc::clone(&self.lanes), self.root.clone());
+        let Self { features, network_level, .. } = *self;
+        Some(RemoteStorage { lanes, root, features, network_level, compresses_reads: true })
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -163,13 +200,7 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
-        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
-        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
-        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
-        let mut entries = entries.collect::<Result<Vec<_>>>()?;
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Some(entries))
+        self.list_at(path, 0)
     }
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
@@ -183,18 +214,11 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        let (opening, lane) = self.ask(path, range)?;
-        let reader = PlainReader::opened(opening.wait()?, self.read_level(), range.limit)?;
-        Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
+        self.ask(path, range, None)?.opened()
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
-        self.network_level.map(|_| {
-            let (lanes, root) = (Arc::clone(&self.lanes), self.root.clone());
-            let Self { features, network_level, .. } = *self;
-            let same = RemoteStorage { lanes, root, features, network_level, compresses_reads: true };
-            Box::new(same) as Box<dyn RepoStorage>
-        })
+        self.compressing().map(|same| Box::new(same) as Box<dyn RepoStorage>)
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -205,12 +229,8 @@ impl RepoStorage for RemoteStorage {
         if range.limit == Some(0) {
             return PendingRead::opened(self.read(path, range));
         }
-        let level = self.read_level();
-        match self.ask(path, range) {
-            Ok((opening, lane)) => PendingRead::later(move || {
-                let reader = PlainReader::opened(opening.wait()?, level, range.limit)?;
-                Ok(reader.map(|reader| LaneReader::boxed(reader, lane)))
-            }),
+        match self.ask(path, range, None) {
+            Ok(asked) => PendingRead::later(|| asked.opened()),
             Err(error) => PendingRead::opened(Err(error)),
         }
     }
@@ -282,16 +302,27 @@ impl RepoStorage for RemoteStorage {
     }
 }
 
+/// A file that was asked for, and the connection that it uses.
+struct AskedFile {
+    opening: RemoteOpening,
+    lane: LaneUse,
+    level: Option<i32>,
+    limit: Option<u64>,
+}
+
+impl AskedFile {
+    /// Waits until the file is open; `None` if it is missing.
+    fn opened(self) -> Result<Option<Box<dyn RepoReader>>> {
+        let AskedFile { opening, lane, level, limit } = self;
+        let reader = PlainReader::opened(opening.wait()?, level, limit)?;
+        Ok(reader.map(|reader| Box::new(LaneReader { reader, _lane: lane }) as Box<dyn RepoReader>))
+    }
+}
+
 /// A file that is read, and the connection that it uses.
 struct LaneReader {
     reader: Box<dyn RepoReader>,
     _lane: LaneUse,
-}
-
-impl LaneReader {
-    fn boxed(reader: Box<dyn RepoReader>, lane: LaneUse) -> Box<dyn RepoReader> {
-        Box::new(LaneReader { reader, _lane: lane })
-    }
 }
 
 impl Read for LaneReader {
