@@ -153,7 +153,7 @@ pub fn gcs(config: &Config, key: u32) -> Result<GcsSettings> {
 ///
 /// # Errors
 /// [`ErrorCode::Format`] if it is not a valid time.
-fn target_time(config: &Config) -> Result<Option<i64>> {
+pub fn target_time(config: &Config) -> Result<Option<i64>> {
     config.find(opt::REPO_TARGET_TIME).map(|time| target_time::parse(time, time_zone::local())).transpose()
 }
 

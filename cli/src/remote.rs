@@ -17,6 +17,13 @@ use crate::config::decl::{IndexGroup, Role};
 use crate::config::handle::OptIndexed;
 use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 
+/// How long a connection is without data before the first probe. Firewalls forget connections after some minutes.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// The time between probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+/// The number of unanswered probes that end a connection. Linux tries to send data for about as long, 15 minutes.
+const PROBES: u32 = 30;
+
 /// What a process on another host serves, with the options that tell where it is.
 pub struct Served {
     /// The value of `--remote-type`.
@@ -104,6 +111,7 @@ impl Served {
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
             key,
             asks_passphrase: false,
+            target_time: None,
             network_level: network_level(config),
         })
     }
@@ -214,13 +222,19 @@ pub fn port(value: i64) -> u16 {
 }
 
 /// Returns how connections notice that the other host is gone.
+///
+/// The systems' defaults wait for two hours. A host that was switched off and started again knows nothing of its
+/// connections, so the processes that served it would wait, with their locks, until `protocol-timeout`. An answer to
+/// the first probe ends them. A host that does not answer at all may come back: it has about as long as TCP tries to send
+/// data.
 pub fn keep_alive(config: &Config) -> KeepAlive {
     let seconds = |option| config.find(option).and_then(|value| u64::try_from(value).ok()).map(Duration::from_secs);
+    let count = config.find(opt::TCP_KEEP_ALIVE_COUNT).and_then(|count| u32::try_from(count).ok());
     KeepAlive {
         enabled: config.find(opt::SCK_KEEP_ALIVE).unwrap_or(true),
-        count: config.find(opt::TCP_KEEP_ALIVE_COUNT).and_then(|count| u32::try_from(count).ok()),
-        idle: seconds(opt::TCP_KEEP_ALIVE_IDLE),
-        interval: seconds(opt::TCP_KEEP_ALIVE_INTERVAL),
+        count: count.or(Some(PROBES)),
+        idle: seconds(opt::TCP_KEEP_ALIVE_IDLE).or(Some(PROBE_AFTER)),
+        interval: seconds(opt::TCP_KEEP_ALIVE_INTERVAL).or(Some(PROBE_INTERVAL)),
     }
 }
 
@@ -232,4 +246,28 @@ fn lock_files(config: &Config) -> Result<Vec<String>> {
     let (stanza, keys): (Stanza, _) = (config.get(opt::STANZA)?.parse()?, config.repo_keys_selected());
     let kinds = config.command().decl().lock.types();
     Ok(kinds.iter().flat_map(|kind| keys.iter().map(|key| lock_name(&stanza, *kind, *key))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn host_that_was_switched_off_is_noticed_before_the_protocol_timeout_without_options() {
+        let all = keep_alive(&resolved("info"));
+        assert!(all.enabled);
+        let (count, idle, interval) = (all.count.unwrap(), all.idle.unwrap(), all.interval.unwrap());
+        assert_eq!(idle, Duration::from_secs(60));
+        assert!(idle + interval * count < Duration::from_secs(1860), "{all:?}");
+    }
+
+    #[test]
+    fn probes_are_those_of_the_options() {
+        let options = "--tcp-keep-alive-count=3 --tcp-keep-alive-idle=600 --tcp-keep-alive-interval=7";
+        let all = keep_alive(&resolved(&format!("info {options}")));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!((all.count, all.idle, all.interval), (Some(3), seconds(600), seconds(7)));
+        assert!(!keep_alive(&resolved("info --no-sck-keep-alive")).enabled);
+    }
 }

@@ -10,6 +10,7 @@ use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::session::RepoSource;
 use engine::storage::OpenStorage;
+use engine::storage::RemoteRepoSettings;
 use engine::storage::posix::{CifsSettings, PosixSettings};
 use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::{Cipher, Passphrase};
@@ -104,7 +105,8 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
     let host = remote::REPO.host(config, key);
-    if !(host.is_none() && matches!(kind, "azure" | "gcs" | "s3")) && config.find(opt::REPO_TARGET_TIME).is_some() {
+    // The host of a repository says itself whether it keeps old versions
+    if host.is_none() && !matches!(kind, "azure" | "gcs" | "s3") && config.find(opt::REPO_TARGET_TIME).is_some() {
         // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
@@ -115,7 +117,11 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let storage: Box<dyn OpenStorage> = match (kind, host) {
         (_, Some(_)) => {
             let asks_passphrase = cipher_pass.is_none();
-            Box::new(RemoteSettings { asks_passphrase, ..remote::REPO.settings(config, key, 0)? })
+            let target_time = object_store::target_time(config)?;
+            let workers = config.find(opt::PROCESS_MAX).and_then(|workers| u32::try_from(workers).ok()).unwrap_or(0);
+            let settings = |process| remote::REPO.settings(config, key, process);
+            let settings = |process| Ok(RemoteSettings { asks_passphrase, target_time, ..settings(process)? });
+            Box::new(RemoteRepoSettings { processes: (0..=workers).map(settings).collect::<Result<_>>()? })
         }
         ("posix", None) => {
             // Commands that create no links do not know the option

@@ -5,18 +5,26 @@
 //! connection ([`mod@self::connection`]), whose server answers requests in order. [`crate::storage::remote`] is the storage
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
+mod answers;
+mod carriers;
+mod channels;
 mod connection;
+mod failure;
 pub(crate) mod fuzzing;
+mod lanes;
 mod link;
 mod ping;
 mod process;
 mod reader;
 mod received;
+mod shared;
 mod tls;
 
 use std::time::Duration;
 
+pub(crate) use self::carriers::Carriers;
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer, cipher_options};
+pub(crate) use self::lanes::{LaneUse, Lanes};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};
@@ -38,6 +46,8 @@ pub struct RemoteSettings {
     pub key: u32,
     /// Whether the host is asked for the passphrase, because this host has none.
     pub asks_passphrase: bool,
+    /// The time as of which a repository is read (`repo-target-time`), in seconds since the epoch; `None` for now.
+    pub target_time: Option<i64>,
     /// The level of the compression between the hosts of what is neither compressed nor encrypted; `None` if there is none.
     pub network_level: Option<i32>,
 }

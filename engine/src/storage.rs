@@ -27,6 +27,7 @@ pub mod s3;
 pub mod sftp;
 pub mod temporary;
 pub(crate) mod unreachable;
+pub(crate) mod versions;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};
@@ -36,6 +37,8 @@ pub use repo_format::layout::RepoPath;
 pub use self::concurrency::Concurrency;
 pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
+pub use self::remote::RemoteRepoSettings;
+pub use self::versions::VersionedStorage;
 
 use crate::{Error, ErrorCode, Result};
 
@@ -258,6 +261,11 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// The file exists but can't be opened.
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>>;
+
+    /// Returns the old versions, if the store keeps them.
+    fn versions(&self) -> Option<&dyn VersionedStorage> {
+        None
+    }
 
     /// Returns how to read several ranges efficiently.
     fn read_ahead(&self) -> ReadAhead {

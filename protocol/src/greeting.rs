@@ -47,12 +47,17 @@ pub fn encode(service: Service, dialect: &Dialect) -> String {
 ///
 /// # Errors
 /// [`ErrorCode::Protocol`] for another name or service or a version without a dialect, [`ErrorCode::JsonFormat`] for a
-/// line that is no such JSON, as a banner of the login.
+/// line that is no such JSON, as a banner of the login, [`ErrorCode::FileRead`] for [`GREETING_SIZE_MAX`] bytes, whose line
+/// has no end.
 pub fn check(line: &[u8], service: Service) -> Result<&'static Dialect> {
+    if line.len() >= GREETING_SIZE_MAX {
+        let text = format!("unable to find line in {GREETING_SIZE_MAX} byte buffer");
+        return Err(Error::new(ErrorCode::FileRead, text));
+    }
     let line = String::from_utf8_lossy(line);
     let mut reader = Reader::new(&line);
     if !line.trim_start().starts_with('{') {
-        return Err(Error::new(ErrorCode::JsonFormat, format!("invalid type at: {line}")));
+        return Err(Error::new(ErrorCode::JsonFormat, format!("invalid type at: {}", line.trim_end())));
     }
     reader.object_begin()?;
     expect(&mut reader, "name", NAME)?;
@@ -131,7 +136,9 @@ mod tests {
     #[test]
     fn check_of_what_is_no_greeting_fails() {
         assert_eq!(failure("Welcome to h!"), (99, "invalid type at: Welcome to h!".to_owned()));
+        assert_eq!(failure("Welcome to h!\r"), (99, "invalid type at: Welcome to h!".to_owned()));
         assert_eq!(failure(""), (99, "invalid type at: ".to_owned()));
+        assert_eq!(failure(&"y".repeat(4096)), (42, "unable to find line in 4096 byte buffer".to_owned()));
         assert_eq!(failure("{}"), (39, "unable to find greeting key 'name'".to_owned()));
         assert_eq!(failure("{\"name\":\"pgBackRest\"").0, 39);
         assert_eq!(failure("{\"name\":\"pgBackRest\",\"service\":\"remote\",\"version\":\"2.60.0\"").0, 99);

@@ -18,20 +18,42 @@ fn now(scenario: &Scenario) -> String {
     time.trim().to_owned()
 }
 
-/// Checks that both programs report the same about the repository as it was.
-fn same_past(scenario: &Scenario, time: &str) {
+/// What a program reports about the repository as it was.
+fn past(scenario: &Scenario, tool: Tool, time: &str) -> Vec<String> {
     let file_time = regex_lite::Regex::new(",\"time\":[0-9]+").expect("pattern");
     let past = ["--repo=1", time, "--log-level-console=warn", "--no-log-timestamp"];
-    for arguments in
-        [&["info", "--output=json"][..], &["info"], &["repo-ls", "--recurse", "--output=json"], &["verify"]]
-    {
-        let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| {
-            let said = scenario.run(tool, &[&past[..], arguments].concat()).success().stdout;
-            // The times that pgBackRest lists are those of other versions
-            file_time.replace_all(&said, "").into_owned()
-        });
-        assert_eq!(ours, theirs, "{time} {arguments:?}");
-    }
+    let commands: [&[&str]; 4] =
+        [&["info", "--output=json"], &["info"], &["repo-ls", "--recurse", "--output=json"], &["verify"]];
+    let report = |command: &[&str]| {
+        let said = scenario.run(tool, &[&past[..], command].concat()).success().stdout;
+        // The times that pgBackRest lists are those of other versions
+        format!("{command:?}: {}", file_time.replace_all(&said, ""))
+    };
+    commands.map(report).to_vec()
+}
+
+/// Checks that both programs report the same about the repository as it was. Returns it.
+fn same_past(scenario: &Scenario, time: &str) -> Vec<String> {
+    let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| past(scenario, tool, time));
+    assert_eq!(ours, theirs, "{time}");
+    ours
+}
+
+/// Reaches the repository by a process of this program, as if it were on another host. Both hosts know its path.
+fn configure_host(scenario: &Scenario, repo: &[String], far: Tool) {
+    let space = &scenario.space;
+    space.write_program("ssh", "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n");
+    let folders = [("log-path", "far-log"), ("lock-path", "far-lock")];
+    let folders = folders.map(|(option, folder)| format!("{option}={}", space.folder(folder).display()));
+    let path = repo.iter().find(|line| line.starts_with("repo1-path=")).expect("path");
+    space.write("far.conf", format!("[global]\n{}\n{}\n", repo.join("\n"), folders.join("\n")));
+    scenario.configure(&[
+        "repo1-host=repository.example".to_owned(),
+        format!("repo1-host-cmd={}", scenario.program(far).display()),
+        format!("repo1-host-config={}", space.text("far.conf")),
+        format!("cmd-ssh={}", space.text("ssh")),
+        path.clone(),
+    ]);
 }
 
 #[test]
@@ -40,7 +62,9 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
     weed.keep_versions();
     let mut global = weed.options(weed.port());
     global.extend(["repo1-bundle=y", "repo1-block=y", "compress-type=zst"].map(str::to_owned));
-    let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
+    let repo = weed.options(weed.port());
+    let options = ScenarioOptions { global: global.clone(), ..ScenarioOptions::default() };
+    let Some(scenario) = Scenario::start(options) else { return };
     scenario.rbr(&["stanza-create"]).success();
     scenario.rbr(&["backup", "--type=full"]).success();
     scenario.change(1);
@@ -57,16 +81,25 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
     scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
     assert!(!scenario.labels().iter().any(|label| kept.contains(label)));
 
-    same_past(&scenario, &time);
-    let past = ["--repo=1", time.as_str(), "--log-level-console=warn", "--no-log-timestamp"];
-    let info = scenario.rbr(&[&past[..], &["info", "--output=json"]].concat()).success();
+    let report = same_past(&scenario, &time);
     for label in &kept {
-        assert!(info.stdout.contains(label.as_str()), "{label}");
+        assert!(report[0].contains(label.as_str()), "{label}");
     }
-    for (tool, name) in [(Tool::Rbr, "by-rbr"), (Tool::PgBackRest, "by-pgbackrest")] {
-        let mut restored = scenario.restore(tool, name, &["--repo=1", &time]);
-        restored_matches(&mut restored, &dump);
+    // The same repository, on another host
+    for (near, far) in [(Tool::Rbr, Tool::Rbr), (Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)] {
+        configure_host(&scenario, &repo, far);
+        assert_eq!(past(&scenario, near, &time), report, "{near:?} with {far:?} on the host of the repository");
+        if near != far {
+            let mut restored = scenario.restore(near, &format!("by-{near:?}"), &["--repo=1", &time]);
+            restored_matches(&mut restored, &dump);
+        }
     }
+    configure_host(&scenario, &[format!("repo1-path={}", scenario.space.folder("repo").display())], Tool::Rbr);
+    scenario
+        .rbr(&["--repo=1", &time, "repo-ls"])
+        .fails(67)
+        .says("versioning required for time limit: the repository of 'repository.example' keeps no old versions");
+    scenario.configure(&global);
 
     // Before anything existed, and with commands that do not support the option
     let long_ago = "--repo-target-time=2001-01-01 00:00:00+00";

@@ -79,11 +79,12 @@ fn host_that_cannot_serve_is_an_error_with_the_code_of_pgbackrest() {
     let Some(scenario) = scenario(&[], &["db-timeout=1", "protocol-timeout=2"]) else { return };
     scenario.rbr(&["stanza-create"]).success();
     let cases = [
-        ("echo Welcome to this host; cat >/dev/null", 99, "invalid type at: Welcome to this host"),
+        ("echo Welcome to this host; cat >/dev/null", 99, "[099]: invalid type at: Welcome to this host"),
+        ("echo '{}'; cat >/dev/null", 39, "[039]: unable to find greeting key 'name'"),
         (
             r#"echo '{"name":"pgBackRest","service":"remote","version":"2.59.1"}'; cat >/dev/null"#,
             39,
-            "expected value '2.60.0' for greeting key 'version' but got '2.59.1'",
+            "[039]: expected value '2.60.0' for greeting key 'version' but got '2.59.1'",
         ),
         ("echo refused >&2; exit 255", 125, "terminated unexpectedly [255]: refused"),
         ("exit 127", 125, "terminated unexpectedly [127]"),
@@ -97,9 +98,11 @@ fn host_that_cannot_serve_is_an_error_with_the_code_of_pgbackrest() {
     ];
     for (client, code, text) in cases {
         set_client(&scenario, client);
-        for run in both(&scenario, &["verify"]) {
+        let [ours, theirs] = both(&scenario, &["verify"]);
+        for run in [&ours, &theirs] {
             assert!(run.code == code && run.stdout.contains(text), "{client}\n{}", run.describe());
         }
+        ours.says("repository.example");
     }
     // A process that the client leaves behind holds the pipes, and reads nothing
     set_client(&scenario, "sleep 60 & cat >/dev/null");
@@ -122,6 +125,7 @@ fn host_that_cannot_serve_is_an_error_with_the_code_of_pgbackrest() {
         let run = scenario.rbr(&["verify"]);
         // 101 is also the exit status of a panic
         assert!(![0, 101, 134].contains(&run.code) && run.stdout.contains("ERROR: ["), "{rubbish}: {}", run.describe());
+        run.says("repository.example");
     }
 }
 

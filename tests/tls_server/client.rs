@@ -95,6 +95,9 @@ fn client_is_refused(server: Tool) {
         for run in both(&hosts, &["verify", &pair[0], &pair[1]]) {
             run.fails(code).says(text);
         }
+        if text == "TLS error" || text == "access denied" {
+            hosts.rbr(&["verify", &pair[0], &pair[1]]).says("HINT: does tls-server-").says("of 'localhost'");
+        }
     }
     let config = format!("--config={}", scenario.space.text("pgbackrest.conf"));
     for tool in [Tool::Rbr, Tool::PgBackRest] {

@@ -317,7 +317,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
-        "`repo-target-time` is refused for file systems and SFTP, which keep no old versions. pgBackRest reads the current content instead.",
+        "`repo-target-time` is refused for file systems and SFTP, which keep no old versions. pgBackRest reads the current content instead, or fails with an assertion if they are on a repository host.",
     ),
     ("all", "Listings of more than a thousand old versions in S3 are read completely. pgBackRest stops with an error."),
     (
@@ -459,6 +459,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "server-ping",
         "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over.",
+    ),
+    (
+        "all, server",
+        "Connections by TLS have keep-alive probes after 60 seconds without data, so that a host that was switched off leaves no process that holds a lock. `tcp-keep-alive-idle`, `-interval` and `-count` change that. pgBackRest uses the system's setting, which is two hours, and waits for `protocol-timeout`.",
     ),
     (
         "all",

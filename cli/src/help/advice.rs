@@ -142,7 +142,7 @@ const ADVICE: &[(&str, &str)] = &[
         "target-timeline",
         "when recovery must follow another timeline than the latest, for example before a failed promotion.",
     ),
-    ("tcp-keep-alive-idle", "when a firewall drops idle connections earlier than the system sends keep-alives."),
+    ("tcp-keep-alive-idle", "when a firewall drops idle connections within a minute."),
     ("verify-exit-code", "in scheduled jobs, so that damage is reported by the exit status."),
 ];
 

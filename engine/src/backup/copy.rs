@@ -21,7 +21,7 @@ use super::source::BackupSource;
 use crate::cancel::CancelToken;
 use crate::host_locks::HeldLocks;
 use crate::pipeline::backup::{CodecPool, Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
-use crate::progress::Progress;
+use crate::progress::{BytesUnderWay, Progress};
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, WriteOptions};
@@ -46,6 +46,16 @@ pub(super) struct CopyPhase<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) pace: &'a Pace,
     pub(super) cancel: &'a CancelToken,
+    /// What is shown of the bytes so far. It never goes back.
+    pub(super) shown: Shown,
+}
+
+/// Bytes of the copy as others see them.
+#[derive(Default)]
+pub(super) struct Shown {
+    /// Of jobs in progress, which large files are for long.
+    under_way: BytesUnderWay,
+    bytes: u64,
 }
 
 /// Saves the copy of the manifest.
@@ -111,6 +121,7 @@ impl CopyPhase<'_> {
         let (rules, storage, hosts, pace) = (self.rules, self.storage, self.report.hosts, self.pace);
         let (crew, cancel) = (self.crew.clone(), self.cancel);
         let mut last_tick = Instant::now();
+        let under_way = self.shown.under_way.clone();
         let on_event = |event| {
             match event {
                 Event::Done { worker, job, result } => {
@@ -126,7 +137,7 @@ impl CopyPhase<'_> {
                     return saver.request(report.bytes, CopyProgress::Ended);
                 }
                 Event::Stopping => return Ok(()),
-                Event::Idle => {}
+                Event::Idle => self.show(0, report.bytes),
             }
             saver.poll()?;
             if last_tick.elapsed() >= TICK_INTERVAL {
@@ -140,7 +151,7 @@ impl CopyPhase<'_> {
             |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
                 let copies = hosts.of(from).copy_worker(worker, rules, turn)?;
-                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace))
+                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace).telling(&under_way))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             on_event,
@@ -149,11 +160,19 @@ impl CopyPhase<'_> {
 
     /// Applies the results of a job, and shows the progress.
     fn report(&mut self, report: &mut Report<'_>, worker: u32, job: &CopyJob, results: Vec<CopyResult>) -> Result<()> {
-        let (files, before) = (results.len() as u64, report.bytes);
+        let files = results.len() as u64;
         report.job(worker, job, results)?;
-        self.progress.advance(files, report.bytes - before);
-        self.lock.update(self.repo_key, report.bytes, self.report.total.bytes);
+        self.show(files, report.bytes);
         Ok(())
+    }
+
+    /// Shows so many more files that are done, and the bytes of those files and of jobs in progress.
+    fn show(&mut self, files: u64, done: u64) {
+        let total = self.report.total.bytes;
+        let bytes = done.saturating_add(self.shown.under_way.bytes()).min(total.max(done)).max(self.shown.bytes);
+        self.progress.advance(files, bytes - self.shown.bytes);
+        self.shown.bytes = bytes;
+        self.lock.update(self.repo_key, bytes, total);
     }
 }
 
@@ -213,6 +232,7 @@ impl Backup<'_> {
             progress: running.progress,
             pace: running.pace,
             cancel: running.cancel,
+            shown: Shown::default(),
         };
         let mut ease = Ease::begin(settings.ease, running.pace);
         let mut look_after = || {
@@ -379,6 +399,7 @@ mod tests {
             progress: &NoProgress,
             pace: &Pace::FREE,
             cancel: &CancelToken::new(),
+            shown: Shown::default(),
         };
         phase.run(queues, draft, &mut || Ok(()), save)
     }

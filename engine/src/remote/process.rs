@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::RemoteSettings;
+use super::failure::with_status_hint;
 use super::link::{Link, Opened};
 use crate::{Error, ErrorCode, Result};
 
@@ -34,6 +35,8 @@ pub struct SshSettings {
 pub(super) struct Process {
     /// The name in messages, such as `remote-0 process on 'HOST'`.
     name: String,
+    /// How it was started.
+    settings: SshSettings,
     child: Child,
     /// What the client wrote to standard error so far.
     stderr: Arc<Mutex<Vec<u8>>>,
@@ -76,7 +79,7 @@ impl Process {
                 let number = ErrorCode::Execute.number();
                 let what =
                     format!("{name} terminated unexpectedly [{number}]: unable to execute '{}'", settings.program);
-                Error::from_io(ErrorCode::Execute, what, e)
+                Error::from_io(ErrorCode::Execute, what, e).hint("the option cmd-ssh sets the SSH client")
             })?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
@@ -89,7 +92,7 @@ impl Process {
             drop(sender);
         });
         let output = ProcessInput::new(stdin, &name, remote.timeout);
-        let mut process = Process { name, child, stderr: text, stderr_end };
+        let mut process = Process { name, settings: settings.clone(), child, stderr: text, stderr_end };
         let started = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
         match started.and(output) {
             Ok(output) => Ok(Opened { link: Box::new(process), input: Box::new(stdout), output: Box::new(output) }),
@@ -111,7 +114,8 @@ impl Process {
             (Some(code), _) => {
                 // The client passes on the exit status of the process on the host, which is the number of its error
                 let known = u8::try_from(code).ok().and_then(ErrorCode::from_number).unwrap_or(ErrorCode::Unknown);
-                Error::new(known, format!("{name} terminated unexpectedly [{code}]{text}"))
+                let error = Error::new(known, format!("{name} terminated unexpectedly [{code}]{text}"));
+                with_status_hint(error, code, &self.settings)
             }
             (None, signal) => Error::new(
                 ErrorCode::Execute,
@@ -230,10 +234,12 @@ mod tests {
             timeout: Duration::from_secs(10),
             key: 1,
             asks_passphrase: false,
+            target_time: None,
             network_level: None,
         };
         let mut opened = Process::start(&remote, &ssh).unwrap();
         let error = opened.link.ended(Duration::from_secs(10));
-        assert!(error.to_string().ends_with("terminated unexpectedly [255]: refused"), "{error}");
+        assert!(error.message.ends_with("terminated unexpectedly [255]: refused"), "{error}");
+        assert_eq!(error.hints.len(), 1);
     }
 }

@@ -57,23 +57,18 @@ pub(crate) struct RemoteReader {
 }
 
 impl RemoteOpening {
-    /// Asks for a file, of which at most `limit` bytes from `offset` on are read. With a level they are compressed by lz4,
-    /// framed as [`Framing::Raw`](repo_format::cipher::Framing::Raw).
+    /// Asks for a file. With a level it is compressed by lz4 after the filters of the request, framed as
+    /// [`Framing::Raw`](repo_format::cipher::Framing::Raw).
     ///
     /// # Errors
     /// The error that ended the connection.
-    pub(crate) fn send(
-        connection: &Arc<Connection>,
-        path: &str,
-        (offset, limit): (u64, Option<u64>),
-        level: Option<i32>,
-    ) -> Result<Self> {
+    pub(crate) fn send(connection: &Arc<Connection>, mut request: ReadRequest<'_>, level: Option<i32>) -> Result<Self> {
         let compress = |level| Filter::Compress(CompressFilter { codec: Codec::Lz4, level, is_raw: true });
-        let filters = level.map(compress).into_iter().collect();
-        let request = ReadRequest { path, offset, limit, version: None, filters };
+        request.filters.extend(level.map(compress));
         // What does not compress becomes a little larger
-        let limit =
-            limit.map(|limit| if level.is_some() { limit.saturating_add(limit / 128 + FRAME_BYTES) } else { limit });
+        let limit = request
+            .limit
+            .map(|limit| if level.is_some() { limit.saturating_add(limit / 128 + FRAME_BYTES) } else { limit });
         let opened = connection.send(&Call::ReadOpen(request), None)?;
         let session = RemoteSession { connection: Arc::clone(connection), number: opened.session, is_open: true };
         Ok(RemoteOpening { session, opened: Some(opened), limit })
@@ -124,7 +119,8 @@ impl RemoteReader {
         offset: u64,
         limit: Option<u64>,
     ) -> Result<Option<Self>> {
-        RemoteOpening::send(connection, path, (offset, limit), None)?.wait()
+        let request = ReadRequest { path, offset, limit, version: None, filters: Vec::new() };
+        RemoteOpening::send(connection, request, None)?.wait()
     }
 
     /// Returns whether the next read does not wait.

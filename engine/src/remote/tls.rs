@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::failure::with_session_hint;
 use super::link::{Link, Opened};
 use crate::tls::{ClientSettings, Session, connect};
 use crate::{Error, ErrorCode, Result};
@@ -13,7 +14,7 @@ struct TlsLink(Session);
 /// # Errors
 /// The same as [`connect`].
 pub(super) fn open(settings: &ClientSettings, timeout: Duration) -> Result<Opened> {
-    let session = connect(settings)?;
+    let session = connect(settings).map_err(|error| with_session_hint(error, settings))?;
     // Whoever waits for an answer knows for how long
     let input = Box::new(session.reader(None));
     let output = Box::new(session.writer(timeout));
@@ -27,6 +28,7 @@ impl Link for TlsLink {
 
     fn ended(&mut self, _timeout: Duration) -> Error {
         Error::new(ErrorCode::Format, format!("unexpected EOF from '{}'", self.0.name()))
+            .hint("the log of the server on that host may tell why it has closed the session")
     }
 
     fn finish(&mut self, timeout: Duration) {

@@ -18,7 +18,7 @@ use super::entry::{self, Asked, FileInfo, Names, failed};
 use super::stages::Stage;
 use super::{RepositoryKind, ServedRepository, ServedStorage};
 use crate::pg::data_dir::DataDir;
-use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
+use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, VersionedStorage, WriteOptions};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -76,7 +76,9 @@ impl Files {
                     // Clients create no symbolic links
                     RepositoryKind::Posix => links,
                     RepositoryKind::Cifs | RepositoryKind::Sftp => StorageFeatures::PATH,
-                    // Versions are not offered, because a client would ask for those of its own time
+                    RepositoryKind::Objects if repository.storage.versions().is_some() => {
+                        StorageFeatures::READ_RETRY | StorageFeatures::VERSIONS
+                    }
                     RepositoryKind::Objects => StorageFeatures::READ_RETRY,
                 };
                 FeaturesAnswer { path: &repository.path, features }
@@ -110,16 +112,15 @@ impl Files {
     /// The same.
     pub(super) fn list(&self, request: &ListRequest<'_>) -> Result<Option<Vec<FileInfo>>> {
         let ListRequest { path, level, target_time } = *request;
-        if target_time != 0 {
-            return Err(no_versions());
-        }
         match self {
+            Files::Data(..) if target_time != 0 => Err(no_versions(path)),
             Files::Data(area, users) => {
                 let directory = area.reach(path)?;
                 let entries = entry::list(&directory, Asked { level, names: Names::Exact, users })?;
                 entries.iter().flatten().filter_map(FileInfo::link_target).for_each(|to| area.told(&directory, to));
                 Ok(entries)
             }
+            Files::Repository(repository) if target_time != 0 => repository.list_at(path, level, target_time),
             Files::Repository(repository) => repository.list(path, level),
         }
     }
@@ -129,10 +130,8 @@ impl Files {
     /// # Errors
     /// The same.
     pub(super) fn read(&self, path: &str, range: ReadRange, version: Option<&str>) -> Result<Option<Stage>> {
-        if version.is_some() {
-            return Err(no_versions());
-        }
         match self {
+            Files::Data(..) if version.is_some() => Err(no_versions(path)),
             Files::Data(area, _) => {
                 let Some(mut file) = open_file(&area.reach(path)?)? else { return Ok(None) };
                 if range.offset != 0 {
@@ -145,7 +144,10 @@ impl Files {
             }
             Files::Repository(repository) => {
                 let relative = repository.area.reach(path, true)?;
-                let reader = repository.storage.read(&relative, range)?;
+                let reader = match version {
+                    None => repository.storage.read(&relative, range)?,
+                    Some(version) => repository.versions(path)?.read_version(&relative, range, version)?,
+                };
                 Ok(reader.map(|reader| Box::new(reader) as Stage))
             }
         }
@@ -355,6 +357,30 @@ impl Repository {
         Ok(entries.map(|entries| entries.into_iter().map(|entry| FileInfo::stored(entry, level)).collect()))
     }
 
+    fn list_at(&self, path: &str, level: InfoLevel, time: i64) -> Result<Option<Vec<FileInfo>>> {
+        let root = Path::new(&self.path);
+        if root.parent() == Some(Path::new(path)) {
+            return self.root_at(root, level, time);
+        }
+        let relative = self.area.reach(path, true)?;
+        // An object store has no directories, so none is missing
+        let entries = self.versions(path)?.list_at(&relative, time)?.unwrap_or_default();
+        Ok(Some(entries.into_iter().map(|entry| FileInfo::stored(entry, level)).collect()))
+    }
+
+    /// The root as an entry of the directory above it, where pgBackRest looks for it. What else is there is not for clients.
+    fn root_at(&self, root: &Path, level: InfoLevel, time: i64) -> Result<Option<Vec<FileInfo>>> {
+        let relative = self.area.reach(&self.path, true)?;
+        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let entry = Entry { name, kind: EntryKind::Path, size: 0, modified: 0, version: None };
+        let found = self.versions(&self.path)?.list_at(&relative, time)?;
+        Ok(Some(found.map(|_| FileInfo::stored(entry, level)).into_iter().collect()))
+    }
+
+    fn versions(&self, path: &str) -> Result<&dyn VersionedStorage> {
+        self.storage.versions().ok_or_else(|| no_versions(path))
+    }
+
     /// Checks that the directory of a file exists.
     fn check_parent(&self, path: &str, relative: &RepoPath) -> Result<()> {
         match relative.parent() {
@@ -367,8 +393,9 @@ impl Repository {
     }
 }
 
-fn no_versions() -> Error {
-    Error::new(ErrorCode::FeatureNotSupported, "reading a repository on another host as of a time is not supported")
+fn no_versions(path: &str) -> Error {
+    let text = format!("unable to read '{path}' as of a time: it is in no store that keeps old versions");
+    Error::new(ErrorCode::FeatureNotSupported, text)
 }
 
 /// Opens a file of this host; `None` if it is missing. A pipe in its place does not block.

@@ -12,14 +12,13 @@ use std::sync::Arc;
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use object_store::StaticCredentialProvider;
 use object_store::azure::{AzureAccessKey, AzureCredential, AzureCredentialProvider, MicrosoftAzureBuilder, split_sas};
-use object_store::{ObjectStore, StaticCredentialProvider};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::answers::AzureStore;
 use self::identity::ManagedIdentity;
 use self::list::{AzureList, AzureSigner};
-use super::as_of::AsOf;
 use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
@@ -128,13 +127,9 @@ pub(crate) fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let objects = Arc::new(Objects { url: format!("{url}/"), requests: checked.requests() });
     let signer = AzureSigner { account: settings.account.clone(), credentials };
     let list = Arc::new(AzureList { url, signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> =
-        Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
-    if let Some(time) = settings.target_time {
-        store = Arc::new(AsOf::new(store, list, time));
-    }
+    let store = Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
     let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)?;
-    Ok(storage.without(|char| char.is_control()))
+    Ok(storage.with_versions(list, settings.target_time).without(|char| char.is_control()))
 }
 
 /// Returns what is wrong with an account's key, which has to be base64.

@@ -21,13 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ::http::HeaderValue;
-use object_store::ObjectStore;
 use secrecy::SecretString;
 
 use self::api::Api;
 use self::store::GcsStore;
 use self::token::{Services, Tokens};
-use super::as_of::AsOf;
 use super::http::request::{Failure, store_error};
 use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
@@ -102,13 +100,10 @@ pub(crate) fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
         tokens: Tokens::new(&settings.credentials, services, settings.http.io_timeout)?,
         has_bucket: AtomicBool::new(false),
     });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(GcsStore::new(Arc::clone(&api), &settings.tags));
-    if let Some(time) = settings.target_time {
-        store = Arc::new(AsOf::new(store, api, time));
-    }
+    let store = Arc::new(GcsStore::new(Arc::clone(&api), &settings.tags));
     // The store puts the tags into the metadata of its objects
     let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])?;
-    Ok(storage.without(|char| matches!(char, '\r' | '\n')))
+    Ok(storage.with_versions(api, settings.target_time).without(|char| matches!(char, '\r' | '\n')))
 }
 
 fn failed(failure: impl Into<Failure>) -> object_store::Error {

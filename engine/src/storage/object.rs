@@ -26,9 +26,10 @@ use tokio::sync::Semaphore;
 use self::error::request_error;
 use self::reader::ObjectReader;
 use self::writer::ObjectUpload;
+use super::as_of::{AsOf, ListVersions};
 use super::{
     Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath,
-    RepoReader, RepoStorage, RepoWriter, WriteOptions,
+    RepoReader, RepoStorage, RepoWriter, VersionedStorage, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -61,6 +62,8 @@ pub(crate) struct ObjectStorage {
     is_forbidden: fn(char) -> bool,
     /// Parts that may still be sent, over all writers.
     parts_free: Arc<Semaphore>,
+    /// The versions of all objects, if the store keeps them.
+    versions: Option<Arc<dyn ListVersions>>,
     /// Where to ask for the settings of the bucket.
     bucket: Option<Arc<dyn DescribeBucket>>,
 }
@@ -97,6 +100,7 @@ impl ObjectStorage {
             read_ahead: ReadAhead::NEAR,
             is_forbidden: |_| false,
             parts_free: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
+            versions: None,
             bucket: None,
         })
     }
@@ -105,6 +109,20 @@ impl ObjectStorage {
     #[must_use]
     pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
         ObjectStorage { read_ahead, ..self }
+    }
+
+    /// Finds old versions of objects there. With a time in seconds since the epoch, the storage is as it was then.
+    #[must_use]
+    pub(crate) fn with_versions(self, versions: Arc<dyn ListVersions>, time: Option<i64>) -> Self {
+        match time {
+            Some(time) => self.at_time(versions, time),
+            None => ObjectStorage { versions: Some(versions), ..self },
+        }
+    }
+
+    fn at_time(self, versions: Arc<dyn ListVersions>, time: i64) -> Self {
+        let store = AsOf::new(Arc::clone(&self.store), versions, time);
+        ObjectStorage { store: Arc::new(store), versions: None, ..self }
     }
 
     /// Asks there for the settings of the bucket.
@@ -137,9 +155,10 @@ impl ObjectStorage {
         request_error(&format!("unable to {doing} '{}'", self.display(path)), error)
     }
 
-    /// Asks for an object's size and age.
-    async fn find(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        match self.store.head(&self.key(path)?).await {
+    /// Asks for the size and age of an object, or of a version of it.
+    async fn find(&self, path: &RepoPath, version: Option<&str>) -> Result<Option<Entry>> {
+        let options = GetOptions { head: true, version: version.map(str::to_owned), ..GetOptions::default() };
+        match self.store.get_opts(&self.key(path)?, options).await.map(|found| found.meta) {
             Ok(meta) => Ok(Some(Entry {
                 name: path.file_name().to_owned(),
                 kind: EntryKind::File,
@@ -152,10 +171,15 @@ impl ObjectStorage {
         }
     }
 
-    /// Asks for an object's content.
-    async fn open(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
+    /// Asks for the content of an object, or of a version of it.
+    async fn open(
+        &self,
+        path: &RepoPath,
+        range: ReadRange,
+        version: Option<&str>,
+    ) -> Result<Option<Box<dyn RepoReader>>> {
         if range.limit == Some(0) {
-            return Ok(self.find(path).await?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
+            return Ok(self.find(path, version).await?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         let key = self.key(path)?;
         let wanted = match (range.offset, range.limit) {
@@ -163,7 +187,7 @@ impl ObjectStorage {
             (offset, None) => Some(GetRange::Offset(offset)),
             (offset, Some(limit)) => Some(GetRange::Bounded(offset..offset.saturating_add(limit))),
         };
-        let options = GetOptions { range: wanted, ..GetOptions::default() };
+        let options = GetOptions { range: wanted, version: version.map(str::to_owned), ..GetOptions::default() };
         let error = match self.store.get_opts(&key, options).await {
             Ok(result) => return Ok(Some(Box::new(ObjectReader::start(self, path, key, result)))),
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -175,7 +199,7 @@ impl ObjectStorage {
             return Err(error);
         }
         // A range that begins at or past the end is an error for a store and an empty read for a file system
-        match self.find(path).await {
+        match self.find(path, version).await {
             Ok(Some(info)) if info.size <= range.offset => Ok(Some(Box::new(io::empty()))),
             Ok(None) if range.offset > 0 => Ok(None),
             _ => Err(error),
@@ -246,7 +270,7 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        self.wait(self.find(path))
+        self.wait(self.find(path, None))
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
@@ -299,7 +323,11 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
-        self.wait(self.open(path, range))
+        self.wait(self.open(path, range, None))
+    }
+
+    fn versions(&self) -> Option<&dyn VersionedStorage> {
+        self.versions.as_ref().map(|_| self as &dyn VersionedStorage)
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -311,7 +339,7 @@ impl RepoStorage for ObjectStorage {
         let (storage, path) = (self.clone(), path.clone());
         self.runtime.spawn(async move {
             // The receiver may be gone
-            let _ = sender.send(storage.open(&path, range).await);
+            let _ = sender.send(storage.open(&path, range, None).await);
         });
         PendingRead::of_answer(answer)
     }
@@ -356,6 +384,17 @@ impl RepoStorage for ObjectStorage {
 
     fn hard_link(&self, _existing: &RepoPath, link: &RepoPath) -> Result<()> {
         Err(no_links(&self.display(link)))
+    }
+}
+
+impl VersionedStorage for ObjectStorage {
+    fn list_at(&self, path: &RepoPath, time: i64) -> Result<Option<Vec<Entry>>> {
+        let Some(versions) = self.versions.clone() else { return Ok(None) };
+        self.clone().at_time(versions, time).list(path)
+    }
+
+    fn read_version(&self, path: &RepoPath, range: ReadRange, version: &str) -> Result<Option<Box<dyn RepoReader>>> {
+        self.wait(self.open(path, range, Some(version)))
     }
 }
 

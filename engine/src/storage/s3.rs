@@ -12,14 +12,12 @@ mod sign;
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 use secrecy::{ExposeSecret, SecretString};
 
 use self::answers::S3Store;
 use self::list::S3List;
 use self::sign::Signer;
-use super::as_of::AsOf;
 use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
@@ -150,13 +148,9 @@ pub(crate) fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let url = route.bucket_url(settings);
     let objects = Arc::new(Objects { url: url.clone(), requests: checked.requests() });
     let list = Arc::new(S3List { url, signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> =
-        Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
-    if let Some(time) = settings.target_time {
-        store = Arc::new(AsOf::new(store, Arc::<S3List>::clone(&list), time));
-    }
+    let store = Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
     let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)?;
-    Ok(storage.with_bucket(list))
+    Ok(storage.with_versions(Arc::<S3List>::clone(&list), settings.target_time).with_bucket(list))
 }
 
 /// How requests reach the server.

@@ -353,7 +353,7 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         summary: "Number of keep-alive probes.",
-        detail: "Defaults to the system's setting.",
+        detail: "The default for connections to hosts of pgBackRest or rbr is 30.",
         ..OptionDecl::BASE
     };
 
@@ -366,7 +366,7 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         summary: "Seconds without data before the first probe.",
-        detail: "Defaults to the system's setting.",
+        detail: "The default for connections to hosts of pgBackRest or rbr is 60.",
         ..OptionDecl::BASE
     };
 
@@ -379,7 +379,7 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         summary: "Seconds between probes.",
-        detail: "Defaults to the system's setting.",
+        detail: "The default for connections to hosts of pgBackRest or rbr is 30.",
         ..OptionDecl::BASE
     };
 

@@ -11,6 +11,7 @@ use super::{CopyRules, READ_BUFFER_BYTES};
 use crate::cancel::CancelToken;
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
+use crate::progress::JobProgress;
 use crate::throttle::Pace;
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
@@ -25,6 +26,8 @@ pub(crate) struct OpenJob<'a> {
     pub(crate) cancel: &'a CancelToken,
     /// How fast the data directory may be read.
     pub(crate) pace: Pace,
+    /// Where to tell how much is done.
+    pub(crate) progress: JobProgress,
 }
 
 /// What follows from the comparison of a file with what is recorded.
@@ -41,8 +44,8 @@ pub(crate) enum Compared {
 
 impl<'a> OpenJob<'a> {
     pub(crate) fn new(job: &'a CopyJob, store: &'a mut dyn JobStore, cancel: &'a CancelToken) -> Self {
-        let pace = store.pace();
-        OpenJob { job, store, cancel, pace }
+        let (pace, progress) = (store.pace(), store.progress());
+        OpenJob { job, store, cancel, pace, progress }
     }
 
     /// Compares a file with what is recorded. `plain` returns its size and checksum, or `None` if it no longer exists.
@@ -137,14 +140,19 @@ impl<'a> FileEncoder<'a> {
         let mut pass = Pass::new(input, transform, pages);
         let mut paid = 0;
         while pass.advance(read_buffer, &mut sink.pending, display)? {
+            open.progress.add(pass.size() - paid);
             open.pace.after(pass.size() - paid, open.cancel);
             paid = pass.size();
             open.cancel.check()?;
+            if let Some(block) = &file.block {
+                open.store.map_grows(paid / u64::from(block.block_size.max(1)))?;
+            }
             turn.give_way();
             if sink.file_pending().len() >= rules.compare_buffer_bytes {
                 sink.flush(open.store)?;
             }
         }
+        open.progress.add(pass.size() - paid);
         open.pace.after(pass.size() - paid, open.cancel);
         let passed = pass.finish(&mut sink.pending)?;
         // What is still to do may wait for the repository

@@ -226,12 +226,13 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Returns size and checksum of all bytes. `after_read` is called with the number of bytes of each piece.
+/// Returns size and checksum of all bytes. `after_read` is called with the number of bytes of each piece, and its error ends the
+/// reading.
 pub(super) fn sum(
     input: &mut dyn Read,
     buffer: &mut [u8],
     display: &dyn Fn() -> String,
-    after_read: &dyn Fn(u64),
+    after_read: &dyn Fn(u64) -> Result<()>,
 ) -> Result<(u64, Sha1)> {
     let mut input = input;
     let mut hasher = Sha1Hasher::new();
@@ -240,7 +241,7 @@ pub(super) fn sum(
         let count = read_full(&mut input, buffer).map_err(|error| read_error(display, error))?;
         hasher.update(&buffer[..count]);
         size += count as u64;
-        after_read(count as u64);
+        after_read(count as u64)?;
         if count < buffer.len() {
             return Ok((size, hasher.finish()));
         }
