@@ -116,6 +116,10 @@ impl<D: Decorator> RepoStorage for D {
         self.change(|inner| inner.remove_all(path))
     }
 
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        self.change(|inner| inner.remove_empty(path))
+    }
+
     fn sync_path(&self, path: &RepoPath) -> Result<()> {
         self.call(|inner| inner.sync_path(path))
     }
