@@ -2,7 +2,7 @@
 
 use super::{
     Concurrency, Entry, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath, RepoReader,
-    RepoStorage, RepoWriter, SyncBatch, WriteOptions,
+    RepoStorage, RepoWriter, SyncBatch, VersionedStorage, WriteOptions,
 };
 use crate::Result;
 
@@ -36,6 +36,9 @@ pub(crate) trait Decorator: Send + Sync {
 
     /// Decorates a file that is being written.
     fn writer(&self, writer: Box<dyn RepoWriter>) -> Box<dyn RepoWriter>;
+
+    /// Decorates another view of the inner storage.
+    fn view<'a>(&'a self, view: Box<dyn RepoStorage + 'a>) -> Box<dyn RepoStorage + 'a>;
 }
 
 impl<D: Decorator> RepoStorage for D {
@@ -85,6 +88,15 @@ impl<D: Decorator> RepoStorage for D {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         Ok(self.call(|inner| inner.read(path, range))?.map(|reader| self.reader(reader)))
+    }
+
+    /// Not decorated: only who serves a repository to others reads old versions.
+    fn versions(&self) -> Option<&dyn VersionedStorage> {
+        self.inner().versions()
+    }
+
+    fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
+        Some(self.view(self.inner().compressing_reads()?))
     }
 
     fn read_ahead(&self) -> ReadAhead {
