@@ -2,6 +2,7 @@
 //! manifest.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::shared::Shared;
 use super::source::BackupSource;
 use crate::cancel::CancelToken;
 use crate::host_locks::HeldLocks;
-use crate::pipeline::backup::{Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
+use crate::pipeline::backup::{CodecPool, Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
 use crate::progress::{BytesUnderWay, Progress};
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::storage::on_turn::OnTurn;
@@ -207,10 +208,10 @@ impl Backup<'_> {
             }
         }
         let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
-        let rules = self.copy_rules(source, manifest, write_options);
         let hosts = source.hosts.clone();
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
+        let rules = self.copy_rules(source, manifest, write_options, workers);
         let phase = CopyPhase {
             rules: &rules,
             storage: &*self.repo.storage,
@@ -273,7 +274,13 @@ impl Backup<'_> {
         }
     }
 
-    fn copy_rules(&self, source: &BackupSource, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
+    fn copy_rules(
+        &self,
+        source: &BackupSource,
+        manifest: &Manifest,
+        write_options: WriteOptions,
+        workers: u32,
+    ) -> CopyRules {
         let settings = self.settings;
         CopyRules {
             compression: settings.compression,
@@ -284,6 +291,8 @@ impl Backup<'_> {
             page_header_check: settings.page_header_check,
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
             write_options,
+            // Those of files that wait for a server, and of others meanwhile
+            codecs: Arc::new(CodecPool::new(2 * workers as usize)),
         }
     }
 }
@@ -298,7 +307,7 @@ fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use repo_format::compress::{CompressType, Compression};
     use repo_format::hash::Sha1;
@@ -350,6 +359,7 @@ mod tests {
             page_header_check: true,
             compare_buffer_bytes: 1 << 20,
             write_options: WriteOptions::IN_PLACE,
+            codecs: Arc::new(CodecPool::new(2)),
         };
         let settings = JobSettings {
             stanza,

@@ -24,6 +24,7 @@ use crate::pg::data_dir::ScanOptions;
 use crate::pg::host::{
     CopyFile, CopyFrom, CopyJob, CopyMethod, CopyRules, JobStore, PgHost, RemoteHost, RemotePgSettings,
 };
+use crate::pipeline::backup::CodecPool;
 use crate::storage::remote::RemoteStorage;
 use crate::storage::{ReadRange, RepoStorage, WriteOptions, put};
 use crate::work::turn::Turn;
@@ -310,6 +311,7 @@ fn copy(host: &RemoteHost, level: i32) -> Result<()> {
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::ATOMIC,
+        codecs: Arc::new(CodecPool::new(2)),
     };
     let files = [("pg_data/PG_VERSION", 3, false), ("pg_data/base/5/16400", 16384, true)];
     let file = |(name, size, page_check): (&str, u64, bool)| CopyFile {

@@ -23,13 +23,15 @@ use super::files::Files;
 use super::memory::{CountedMemory, Grown, Growth, Usage};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
-use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::pipeline::backup::{CodecPool, CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
 use crate::progress::{BytesUnderWay, JobProgress};
 use crate::work::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most workers of a connection, with those that are about to end.
 const WORKERS_MAX: usize = 32;
+/// The most files that the workers of a connection encode at a time: one that waits for the client, and one that does not.
+const CODECS_MAX: usize = 2;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
 /// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,
@@ -40,11 +42,13 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Workers {
     /// The right to compute.
     slots: Arc<Slots>,
+    codecs: Arc<CodecPool>,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { slots: Slots::new(1) }
+        let codecs = Arc::new(CodecPool::new(CODECS_MAX).sparing_memory());
+        Workers { slots: Slots::new(1), codecs }
     }
 }
 
@@ -129,7 +133,7 @@ impl Workers {
         cancel: &CancelToken,
     ) -> Result<WorkerSession> {
         let memory = usage.memory.count(convert::worker_memory_bytes(request)?)?;
-        let (rules, version_force) = (convert::rules(request)?, convert::version(request)?);
+        let (rules, version_force) = (convert::rules(request, Arc::clone(&self.codecs))?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
         let counted = (usage.workers.take(WORKERS_MAX, "workers")?, memory);
@@ -149,7 +153,7 @@ impl Workers {
         let body = move || {
             let _counted = counted;
             let turn = line.slots.turn();
-            let worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
+            let worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
             warnings.during(|| line.work(worker, &turn, &next));
         };
         let started = Builder::new().name("copy".to_owned()).spawn(body);

@@ -213,7 +213,8 @@ impl PgHost for RemoteHost {
         options: &ScanOptions<'_>,
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
-        data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
+        let mut files = RemoteFiles::of_data_dir(self.main()?, self.path_text()?)?;
+        data_dir::scan(&mut files, &self.settings.path, options, tablespaces_now)
     }
 
     fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {

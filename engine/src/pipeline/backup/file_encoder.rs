@@ -2,11 +2,12 @@
 
 use repo_format::hash::Sha1;
 
-use super::CopyRules;
+use super::codecs::Codecs;
 use super::job::{Copied, CopyFile, CopyJob, CopyOutcome};
-use super::pass::{Encoders, Input, Pass, Passed};
+use super::pass::{Input, Pass, Passed};
 use super::sink::Sink;
 use super::worker::JobStore;
+use super::{CopyRules, READ_BUFFER_BYTES};
 use crate::cancel::CancelToken;
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
@@ -15,9 +16,6 @@ use crate::throttle::Pace;
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
-/// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
-/// page check to compression.
-const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Stored bytes gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -91,26 +89,19 @@ impl<'a> OpenJob<'a> {
     }
 }
 
-/// Encodes files and gathers stored bytes. Buffers and codecs are kept from file to file.
+/// Encodes files and gathers stored bytes.
 pub(crate) struct FileEncoder<'a> {
     pub(crate) rules: &'a CopyRules,
     /// The turn to compute of the thread that copies.
     pub(crate) turn: Turn,
     pub(crate) sink: Sink,
     read_buffer: Vec<u8>,
-    encoders: Encoders,
 }
 
 impl<'a> FileEncoder<'a> {
     /// An encoder for the thread that has this turn.
     pub(crate) fn new(rules: &'a CopyRules, turn: &Turn) -> Self {
-        let encoders = Encoders::new(rules, turn, false);
-        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders }
-    }
-
-    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
-    pub(super) fn spare_memory(&mut self) {
-        self.encoders = Encoders::new(self.rules, &self.turn, true);
+        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new() }
     }
 
     /// The buffer for reading plain bytes.
@@ -127,8 +118,9 @@ impl<'a> FileEncoder<'a> {
         input: Input,
         display: &dyn Fn() -> String,
     ) -> Result<CopyOutcome> {
-        self.read_buffer();
-        let FileEncoder { rules, turn, sink, read_buffer, encoders } = self;
+        let FileEncoder { rules, turn, sink, .. } = self;
+        let (place, mut codecs) = rules.codecs.take(rules, turn);
+        let Codecs { encoders, read_buffer } = &mut codecs;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
         let transform = match &file.block {
             Some(block) => {
@@ -163,6 +155,8 @@ impl<'a> FileEncoder<'a> {
         open.progress.add(pass.size() - paid);
         open.pace.after(pass.size() - paid, open.cancel);
         let passed = pass.finish(&mut sink.pending)?;
+        // What is still to do may wait for the repository
+        place.give_back(codecs);
         self.end_file(open, file, passed)
     }
 

@@ -30,13 +30,6 @@ impl<'a> LocalWorker<'a> {
         LocalWorker { data_dir, version_force, encoder: FileEncoder::new(rules, turn) }
     }
 
-    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
-    #[must_use]
-    pub(crate) fn sparing_memory(mut self) -> Self {
-        self.encoder.spare_memory();
-        self
-    }
-
     fn file(&mut self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<CopyResult> {
         open.cancel.check()?;
         Ok(CopyResult { name: file.name.clone(), outcome: self.outcome(open, file)? })

@@ -59,7 +59,7 @@ enum StreamKind {
     SuperBlocks,
 }
 
-/// The codecs of a worker, kept from file to file.
+/// The codecs for one file at a time, kept from file to file.
 pub(super) struct Encoders {
     full: Option<StreamEncoder>,
     raw: Option<StreamEncoder>,
@@ -70,13 +70,23 @@ pub(super) struct Encoders {
 
 impl Encoders {
     /// None yet. `spares_memory` tells whether codecs that need much are not kept for another kind of stream.
-    pub(super) fn new(rules: &CopyRules, turn: &Turn, spares_memory: bool) -> Self {
+    pub(super) fn new(rules: &CopyRules, spares_memory: bool) -> Self {
         Encoders {
             full: None,
             raw: None,
-            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), turn),
+            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), &Turn::FREE),
             keeps_one: spares_memory && rules.compression.memory_bytes_max() > KEPT_CODEC_BYTES_MAX,
         }
+    }
+
+    /// Returns whether these are codecs for the compression and encryption of the rules.
+    pub(super) fn is_of(&self, rules: &CopyRules) -> bool {
+        self.super_blocks.is_of(rules.compression, &rules.cipher)
+    }
+
+    /// Tells whose turn to compute it is.
+    pub(super) fn compute_in(&mut self, turn: &Turn) {
+        self.super_blocks.compute_in(turn);
     }
 
     /// Drops the codecs of the other kinds, if they must not be there together.

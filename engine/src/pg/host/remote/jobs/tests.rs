@@ -13,7 +13,7 @@ use crate::pg::RemotePgSettings;
 use crate::pg::data_dir::DataDir;
 use crate::pg::host::PgHost;
 use crate::pg::host::remote::RemoteHost;
-use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
+use crate::pipeline::backup::{BlockJob, CodecPool, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
 use crate::progress::BytesUnderWay;
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
@@ -69,6 +69,7 @@ fn rules(kind: CompressType, level: i32) -> CopyRules {
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::IN_PLACE,
+        codecs: Arc::new(CodecPool::new(2)),
     }
 }
 
