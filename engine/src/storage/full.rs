@@ -18,9 +18,8 @@ pub(crate) fn is_full(error: &Error) -> bool {
     if let Some(source) = source {
         return matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     }
-    let says = |text: &&str| error.message.contains(text);
-    SAID_BY_A_HOST.iter().chain(&SAID_BY_SFTP).any(|text| says(&text))
-        || error.code == ErrorCode::FileWrite && says(&SAID_BY_OPENSSH)
+    let says = |text: &&str| error.message.contains(*text);
+    SAID_BY_A_HOST.iter().chain(&SAID_BY_SFTP).any(says) || error.code == ErrorCode::FileWrite && says(&SAID_BY_OPENSSH)
 }
 
 #[cfg(test)]
