@@ -7,6 +7,7 @@
 
 mod connection;
 mod failure;
+pub(crate) mod filters;
 pub(crate) mod fuzzing;
 mod link;
 mod ping;

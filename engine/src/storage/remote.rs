@@ -5,6 +5,7 @@
 
 mod past;
 mod read;
+mod sum;
 mod write;
 
 use std::io;
@@ -22,8 +23,8 @@ use self::past::PastStorage;
 use self::read::PlainReader;
 use self::write::RemoteWriter;
 use super::{
-    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
-    RepoReader, RepoStorage, RepoWriter, WriteOptions,
+    Concurrency, ContentSum, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange,
+    RepoPath, RepoReader, RepoStorage, RepoWriter, StoredContent, WriteOptions,
 };
 use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
 use crate::{Error, ErrorCode, Result};
@@ -197,6 +198,10 @@ impl RepoStorage for RemoteStorage {
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         PlainReader::opened(self.ask(path, range, None)?.wait()?, self.read_level(), range.limit)
+    }
+
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        self.sum_of(content, None)
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {

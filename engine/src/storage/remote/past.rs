@@ -11,8 +11,8 @@ use super::read::PlainReader;
 use super::{RemoteStorage, RepoPath};
 use crate::remote::RemoteOpening;
 use crate::storage::{
-    Concurrency, Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoReader, RepoStorage, RepoWriter,
-    WriteOptions,
+    Concurrency, ContentSum, Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoReader, RepoStorage,
+    RepoWriter, StoredContent, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -100,6 +100,13 @@ impl RepoStorage for PastStorage {
             return Ok(self.find(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         self.ask(path, range)?.map_or(Ok(None), |opening| self.opened(opening, range.limit))
+    }
+
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        match self.find(content.path)?.and_then(|entry| entry.version) {
+            Some(version) => self.now.sum_of(content, Some(&version)),
+            None => Ok(None),
+        }
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
