@@ -58,15 +58,15 @@ fn backup_session_on(version: u32) {
     assert!(start.wal_segment_check.unwrap() <= start.wal_segment);
     assert_eq!(start.lsn_text.parse::<repo_format::wal_name::Lsn>().unwrap(), start.lsn);
 
-    let databases = session.databases().unwrap();
+    let (databases, tablespaces) = session.databases_and_tablespaces().unwrap();
     let template0 = databases.iter().find(|database| database.name == "template0").unwrap();
     assert!(databases.iter().all(|database| database.last_system_oid == template0.oid));
-    assert!(session.tablespaces().unwrap().iter().any(|tablespace| tablespace.name == "pg_default"));
+    assert!(tablespaces.iter().any(|tablespace| tablespace.name == "pg_default"));
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     assert!(now_ms.abs_diff(session.time_ms().unwrap() as u128) < 60_000);
     session.ping(true).unwrap();
 
-    let stop = session.backup_stop().unwrap();
+    let (stop, _) = session.backup_stop().unwrap();
     assert!(stop.lsn > start.lsn && stop.wal_segment >= start.wal_segment);
     assert!(stop.backup_label.contains(&format!("START WAL LOCATION: {}", start.lsn_text)), "{}", stop.backup_label);
     assert!(stop.backup_label.contains("LABEL: pgBackRest backup started at "), "{}", stop.backup_label);

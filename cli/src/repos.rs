@@ -10,6 +10,7 @@ use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::session::RepoSource;
 use engine::storage::OpenStorage;
+use engine::storage::RemoteRepoSettings;
 use engine::storage::posix::{CifsSettings, PosixSettings};
 use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::{Cipher, Passphrase};
@@ -117,7 +118,10 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
         (_, Some(_)) => {
             let asks_passphrase = cipher_pass.is_none();
             let target_time = object_store::target_time(config)?;
-            Box::new(RemoteSettings { asks_passphrase, target_time, ..remote::REPO.settings(config, key, 0)? })
+            let workers = config.find(opt::PROCESS_MAX).and_then(|workers| u32::try_from(workers).ok()).unwrap_or(0);
+            let settings = |process| remote::REPO.settings(config, key, process);
+            let settings = |process| Ok(RemoteSettings { asks_passphrase, target_time, ..settings(process)? });
+            Box::new(RemoteRepoSettings { processes: (0..=workers).map(settings).collect::<Result<_>>()? })
         }
         ("posix", None) => {
             // Commands that create no links do not know the option

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use engine::serve::{
-    RepositoryKind, Served, ServedLocks, ServedOptions, ServedRepository, ServedStorage, StandardInput, StandardOutput,
+    RepositoryKind, ServeMore, Served, ServedLocks, ServedOptions, ServedRepository, ServedStorage, StandardInput,
+    StandardOutput,
 };
 use engine::{CancelToken, Error, ErrorCode, Result};
 use protocol::StringId;
@@ -20,6 +21,17 @@ const PG_KEY: u32 = 1;
 /// # Errors
 /// [`ErrorCode::OptionRequired`] if it does not say what it asks for; errors of the storage's options.
 pub fn served(config: &Config, cancel: &CancelToken) -> Result<Served> {
+    let mut served = without_locks(config, cancel)?;
+    served.locks = locks(config)?;
+    let config = config.clone();
+    let silence_max = config.get(opt::PROTOCOL_TIMEOUT)?;
+    let serve = Box::new(move |cancel: &CancelToken| without_locks(&config, cancel));
+    served.more = Some(ServeMore { serve, silence_max });
+    Ok(served)
+}
+
+/// What each connection of a process gets.
+fn without_locks(config: &Config, cancel: &CancelToken) -> Result<Served> {
     let kind = config.find(opt::REMOTE_TYPE).ok_or_else(|| required("remote-type"))?;
     let (storage, database) = match kind {
         "repo" => (ServedStorage::Repository(repository(config)?), None),
@@ -30,7 +42,6 @@ pub fn served(config: &Config, cancel: &CancelToken) -> Result<Served> {
     };
     let mut served = Served::new(storage, Box::new(Values(config.clone())), cancel.clone());
     served.database = database;
-    served.locks = locks(config)?;
     served.block_bytes = usize::try_from(config.get(opt::BUFFER_SIZE)?).unwrap_or(served.block_bytes);
     Ok(served)
 }

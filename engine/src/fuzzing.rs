@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use object_store::path::Path;
 
 pub use crate::pipeline::block_delta;
-pub use crate::remote::fuzzing::{cluster_answers, repository_answers};
-pub use crate::serve::fuzzing::{Answers, NoOptions, served_jobs, served_requests};
+pub use crate::remote::fuzzing::{cluster_answers, repository_answers, server_frames};
+pub use crate::serve::fuzzing::{Answers, NoOptions, served_frames, served_jobs, served_requests};
 
 use crate::pg::passfile;
 use crate::restore::target_time;

@@ -5,20 +5,27 @@
 //! connection ([`mod@self::connection`]), whose server answers requests in order. [`crate::storage::remote`] is the storage
 //! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
+mod answers;
+mod carriers;
+mod channels;
 mod connection;
 mod failure;
 pub(crate) mod filters;
 pub(crate) mod fuzzing;
+mod lanes;
 mod link;
 mod ping;
 mod process;
 mod reader;
 mod received;
+mod shared;
 mod tls;
 
 use std::time::Duration;
 
+pub(crate) use self::carriers::Carriers;
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer, cipher_options};
+pub(crate) use self::lanes::{LaneUse, Lanes};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};

@@ -12,6 +12,7 @@
 
 mod area;
 mod block;
+mod channels;
 mod connection;
 mod database;
 mod entry;
@@ -32,6 +33,7 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::options::OptionValue;
 
@@ -66,6 +68,21 @@ pub struct Served {
     pub block_bytes: usize,
     /// Ends long work.
     pub cancel: CancelToken,
+    /// How to serve further connections over the same streams; `None` if that is not possible.
+    pub more: Option<ServeMore>,
+    /// What its sessions use.
+    usage: memory::Usage,
+}
+
+/// Returns what a further connection gets, without locks. Its work ends with the token.
+pub type ServeChannel = Box<dyn Fn(&CancelToken) -> Result<Served> + Send + Sync>;
+
+/// Serves further connections over the streams of one.
+pub struct ServeMore {
+    /// What each of them gets.
+    pub serve: ServeChannel,
+    /// The longest time without a request on one of them.
+    pub silence_max: Duration,
 }
 
 /// The files that a client gets.
@@ -104,7 +121,16 @@ pub enum RepositoryKind {
 impl Served {
     /// A description without a database and locks.
     pub fn new(storage: ServedStorage, options: Box<dyn ServedOptions>, cancel: CancelToken) -> Self {
-        Served { storage, options, database: None, locks: None, block_bytes: BLOCK_BYTES_DEFAULT, cancel }
+        Served {
+            storage,
+            options,
+            database: None,
+            locks: None,
+            block_bytes: BLOCK_BYTES_DEFAULT,
+            cancel,
+            more: None,
+            usage: memory::Usage::of_connection(),
+        }
     }
 }
 

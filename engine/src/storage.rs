@@ -38,6 +38,7 @@ pub use repo_format::layout::RepoPath;
 pub use self::concurrency::Concurrency;
 pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
+pub use self::remote::RemoteRepoSettings;
 pub use self::sums::{ContentSum, StoredContent};
 pub use self::versions::VersionedStorage;
 
@@ -276,6 +277,11 @@ pub trait RepoStorage: Send + Sync {
     /// Starts what [`RepoStorage::read`] does. A remote driver does not wait for the answer.
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
         PendingRead::opened(self.read(path, range))
+    }
+
+    /// Returns whether [`RepoStorage::sum`] is of use.
+    fn sums(&self) -> bool {
+        false
     }
 
     /// Returns checksum and size of what a stored file decodes to, made beside the data; `None` if this storage can't, or if the

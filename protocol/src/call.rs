@@ -1,7 +1,7 @@
 //! Every request that a server accepts, with its parameters.
 
 pub use crate::call_kind::CallKind;
-use crate::capability::Capabilities;
+use crate::capability::Offer;
 use crate::copy::{JobRequest, WorkerRequest};
 use crate::database::QueryRequest;
 use crate::message::{RequestMessage, Step};
@@ -19,8 +19,8 @@ use repo_format::{Error, ErrorCode, Result};
 pub enum Call<'a> {
     /// [`CallKind::Noop`].
     Noop,
-    /// [`CallKind::Noop`] of a client that can do more than pgBackRest. The answer may contain [`Capabilities`].
-    Offer(Capabilities),
+    /// [`CallKind::Noop`] of a client that can do more than pgBackRest. The answer may contain [`crate::Capabilities`].
+    Offer(Offer),
     /// [`CallKind::Exit`].
     Exit,
     /// [`CallKind::Config`].
@@ -120,7 +120,7 @@ impl<'a> Call<'a> {
         match self {
             Call::Noop | Call::Exit | Call::Features | Call::ReadNext | Call::ReadManyNext => return None,
             Call::DatabaseOpen | Call::JobNext | Call::Close(_) | Call::Cancel(_) => return None,
-            Call::Offer(capabilities) => capabilities.write(&mut writer),
+            Call::Offer(offer) => offer.write(&mut writer),
             Call::Config(request) => request.write(&mut writer),
             Call::Options(request) => request.write(&mut writer),
             Call::Info(request) => request.write(&mut writer),
@@ -184,7 +184,7 @@ impl<'a> Call<'a> {
     fn decode_process(command: CallKind, reader: &mut PackReader<'a>) -> Result<Self> {
         Ok(match command {
             CallKind::Noop if reader.at_end()? => Call::Noop,
-            CallKind::Noop => Call::Offer(Capabilities::read(reader)?),
+            CallKind::Noop => Call::Offer(Offer::read(reader)?),
             CallKind::Exit => Call::Exit,
             CallKind::Config => Call::Config(ConfigRequest::read(reader)?),
             CallKind::Options => Call::Options(OptionsRequest::read(reader)?),

@@ -11,7 +11,8 @@
 //!
 //! | parameters and data | fields |
 //! | --- | --- |
-//! | list | 1 array of capabilities |
+//! | parameters | 1 array of capabilities, 2 number of requests that follow at once (u32, [`Offer::following`]) |
+//! | data | 1 array of capabilities |
 //! | capability | 1 name, 2 number (u32) |
 
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub enum Capability {
     /// Answers contain the warnings that the server has logged since the one before
     /// ([`AnswerMessage::warnings`](crate::AnswerMessage::warnings)).
     Warnings,
+    /// Carries further connections beside the one that has agreed on it ([`crate::channel`]).
+    Channels,
     /// Copies whole jobs with keys that another digest than SHA-1 derives, as backups of repository format 6 have them
     /// ([`WorkerRequest::digest`](crate::copy::WorkerRequest::digest)).
     CopyDigest,
@@ -41,14 +44,20 @@ pub enum Capability {
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 4] =
-        [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings, Capability::CopyDigest];
+    pub const ALL: [Capability; 5] = [
+        Capability::CopyJobs,
+        Capability::WholeWrites,
+        Capability::Warnings,
+        Capability::Channels,
+        Capability::CopyDigest,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Capability::CopyJobs => "copy-jobs",
             Capability::WholeWrites => "whole-writes",
             Capability::Warnings => "warnings",
+            Capability::Channels => "channels",
             Capability::CopyDigest => "copy-digest",
         }
     }
@@ -56,7 +65,11 @@ impl Capability {
     /// The highest number that this version knows.
     fn newest(self) -> u32 {
         match self {
-            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings | Capability::CopyDigest => 1,
+            Capability::CopyJobs
+            | Capability::WholeWrites
+            | Capability::Warnings
+            | Capability::Channels
+            | Capability::CopyDigest => 1,
         }
     }
 }
@@ -69,6 +82,13 @@ impl Capabilities {
     /// Those of this version.
     pub fn own() -> Self {
         Capabilities(Capability::ALL.map(|known| (known, known.newest())).into())
+    }
+
+    /// These without one of them.
+    #[must_use]
+    pub fn without(mut self, capability: Capability) -> Self {
+        self.0.remove(&capability);
+        self
     }
 
     /// Returns whether there are none.
@@ -135,6 +155,27 @@ impl Capabilities {
         }
         list.finish()?;
         Ok(Capabilities(found))
+    }
+}
+
+/// What a client says in its first request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// The number of requests that it sends after this one before it reads an answer. If both sides agree on
+    /// [`Capability::Channels`], these are the last messages that are no frames.
+    pub following: u32,
+}
+
+impl Offer {
+    pub(crate) fn write(&self, writer: &mut PackWriter<'_>) {
+        self.capabilities.write(writer);
+        writer.u32(self.following);
+    }
+
+    pub(crate) fn read(reader: &mut PackReader<'_>) -> Result<Self> {
+        Ok(Offer { capabilities: Capabilities::read(reader)?, following: reader.u32()? })
     }
 }
 

@@ -98,6 +98,8 @@ pub struct JobChunk<'a> {
     pub data: &'a [u8],
     /// What comes with the last chunk.
     pub end: Option<JobEnd<'a>>,
+    /// Bytes of files that were copied of the job so far. Versions that do not tell it say 0.
+    pub bytes_done: u64,
 }
 
 /// What was done.
@@ -278,6 +280,7 @@ impl<'a> JobChunk<'a> {
         if let Some(end) = &self.end {
             writer.object(|entry| end.write(entry));
         }
+        writer.skip_to(3).u64(self.bytes_done);
         writer
     }
 
@@ -289,8 +292,9 @@ impl<'a> JobChunk<'a> {
         let mut reader = PackReader::new(data.unwrap_or(EMPTY));
         let data = reader.binary()?.unwrap_or_default();
         let end = reader.object()?.map(JobEnd::read).transpose()?;
+        let bytes_done = reader.u64()?;
         reader.finish()?;
-        Ok(JobChunk { data, end })
+        Ok(JobChunk { data, end, bytes_done })
     }
 }
 

@@ -33,6 +33,7 @@
 pub mod call;
 mod call_kind;
 pub mod capability;
+pub mod channel;
 pub mod copy;
 pub mod database;
 pub mod dialect;
@@ -51,7 +52,7 @@ extern crate self as protocol;
 mod captured;
 
 pub use call::Call;
-pub use capability::{Capabilities, Capability};
+pub use capability::{Capabilities, Capability, Offer};
 pub use dialect::Dialect;
 pub use message::{AnswerMessage, RequestMessage};
 pub use pack::{PackReader, PackWriter, Packed};

@@ -7,11 +7,11 @@ use super::golden::Golden;
 use crate::env::{Run, oracles};
 use crate::repository_host::SSH;
 
-const VERIFY: [&str; 6] =
-    ["verify", "--output=text", "--verbose", "--log-level-console=off", "--job-retry=0", "--process-max=2"];
+const VERIFY: [&str; 5] = ["verify", "--output=text", "--verbose", "--job-retry=0", "--process-max=2"];
+const QUIET: &str = "--log-level-console=off";
 
 /// Runs verify as if the repository were on another host, where this program serves it.
-fn verify_far(golden: &Golden, far: &Path) -> Run {
+fn verify_far(golden: &Golden, far: &Path, log: &str) -> Run {
     golden.space.write_program("ssh", SSH);
     let host = [
         "--repo1-host=repository.example".to_owned(),
@@ -20,7 +20,11 @@ fn verify_far(golden: &Golden, far: &Path) -> Run {
         format!("--cmd-ssh={}", golden.space.text("ssh")),
     ];
     let host: Vec<&str> = host.iter().map(String::as_str).collect();
-    golden.run(&[&VERIFY[..], &host].concat()).success()
+    golden.run(&[&VERIFY[..], &host, &[log]].concat()).success()
+}
+
+fn verify_here(golden: &Golden) -> String {
+    golden.run(&[&VERIFY[..], &[QUIET]].concat()).success().stdout
 }
 
 /// The stored files of backups and archives that are not info files, manifests or history files, sorted.
@@ -72,17 +76,19 @@ fn damaged_files_of_a_repository_on_another_host_are_found_as_those_of_one_here(
         let golden = Golden::unpack(name);
         let programs = [golden.space.path("bin/rbr"), oracles.pgbackrest.clone()];
         for far in &programs {
-            assert_eq!(verify_far(&golden, far).stdout, golden.run(&VERIFY).stdout, "{name} with {}", far.display());
+            assert_eq!(verify_far(&golden, far, QUIET).stdout, verify_here(&golden), "{name} with {}", far.display());
+            // No file came here
+            verify_far(&golden, far, "--log-level-console=debug").never_says("is read here");
         }
         let files = stored(&golden);
         let step = (files.len() / DAMAGES.len()).max(1);
         for (damage, path) in DAMAGES.iter().zip(files.iter().step_by(step)) {
             damage(path);
         }
-        let here = golden.run(&VERIFY).stdout;
+        let here = verify_here(&golden);
         assert!(here.contains("status: error"), "{name}: {here}");
         for far in &programs {
-            assert_eq!(verify_far(&golden, far).stdout, here, "{name} with {}", far.display());
+            assert_eq!(verify_far(&golden, far, QUIET).stdout, here, "{name} with {}", far.display());
         }
     }
 }

@@ -77,6 +77,9 @@ fn host_that_is_out_of_reach_is_a_warning_and_then_an_error() {
     }
 }
 
+/// Workers that need more than one process on the host also if rbr is there, where four share one.
+const WORKERS: &str = "process-max=8";
+
 /// The number of the process that a client starts, as a condition of a shell script.
 const IS_WORKER: &str = r#"case "$last" in *--process=0*) exec sh -c "$last";; esac"#;
 
@@ -92,7 +95,7 @@ fn worker_process_of_rbr_that_is_cut_off_ends_the_backup_and_the_next_one_resume
 
 fn worker_is_cut_off(far: Tool) {
     let options = ScenarioOptions { tablespace: true, ..ScenarioOptions::default() };
-    let Some(hosts) = Hosts::start(far, options, &["job-retry=0", "manifest-save-threshold=64KiB"]) else {
+    let Some(hosts) = Hosts::start(far, options, &["job-retry=0", "manifest-save-threshold=64KiB", WORKERS]) else {
         return;
     };
     hosts.rbr(&["stanza-create"]).success();
@@ -130,7 +133,7 @@ fn worker_process_that_is_killed_once_is_replaced() {
 }
 
 fn worker_is_killed(far: Tool) {
-    let Some(hosts) = Hosts::start(far, ScenarioOptions::default(), &[]) else { return };
+    let Some(hosts) = Hosts::start(far, ScenarioOptions::default(), &[WORKERS]) else { return };
     hosts.rbr(&["stanza-create"]).success();
     // The first process of each worker ends early
     hosts.set_client(&format!(
@@ -139,7 +142,8 @@ fn worker_is_killed(far: Tool) {
          sh -c \"$last\" | dd bs=64k count=20 2>/dev/null"
     ));
     hosts.rbr(&["backup", "--type=full"]).success();
-    assert!(hosts.scenario.space.path("ssh.1").exists() && hosts.scenario.space.path("ssh.2").exists());
+    assert!(hosts.scenario.space.path("ssh.1").exists());
+    assert!(far == Tool::Rbr || hosts.scenario.space.path("ssh.2").exists());
     let dump = hosts.scenario.cluster.dump();
     let mut restored =
         hosts.scenario.restore(Tool::PgBackRest, "restored", &["--type=immediate", "--target-action=promote"]);
@@ -173,6 +177,27 @@ fn process_of_the_command_that_ends_or_is_silent_ends_the_backup() {
         assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
         assert!(hosts.scenario.labels().is_empty());
     }
+    hosts.restore_client();
+    hosts.rbr(&["backup", "--type=full"]).success();
+}
+
+#[test]
+fn workers_on_a_host_with_rbr_share_one_login_and_its_end_ends_the_backup() {
+    let near = ["process-max=4", "job-retry=0", "compress-type=none"];
+    let Some(hosts) = Hosts::start(Tool::Rbr, ScenarioOptions::default(), &near) else { return };
+    hosts.rbr(&["stanza-create"]).success();
+    hosts.set_client("echo login >> \"$0.logins\"\nexec sh -c \"$last\"");
+    hosts.rbr(&["backup", "--type=full"]).success();
+    let logins = std::fs::read_to_string(hosts.scenario.space.path("ssh.logins")).expect("logins");
+    // A host that is as loaded as one far away may get more than one, but not as many as there are workers
+    assert!(logins.lines().count() < 5, "{logins}");
+    let before = hosts.scenario.labels().len();
+    // In the middle of what the workers send
+    hosts.set_client("sh -c \"$last\" | (dd bs=64k count=300 2>/dev/null; kill -9 $$)");
+    let run = hosts.rbr(&["backup", "--type=full"]);
+    assert!(run.code == 102, "{}", run.describe());
+    run.says("remote-0 process on 'cluster1.example' terminated unexpectedly on signal 9");
+    assert_eq!(hosts.scenario.labels().len(), before);
     hosts.restore_client();
     hosts.rbr(&["backup", "--type=full"]).success();
 }

@@ -2,6 +2,7 @@
 //! manifest.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use super::shared::Shared;
 use super::source::BackupSource;
 use crate::cancel::CancelToken;
 use crate::host_locks::HeldLocks;
-use crate::pipeline::backup::{Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
-use crate::progress::Progress;
+use crate::pipeline::backup::{CodecPool, Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
+use crate::progress::{BytesUnderWay, Progress};
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, WriteOptions};
@@ -45,6 +46,16 @@ pub(super) struct CopyPhase<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) pace: &'a Pace,
     pub(super) cancel: &'a CancelToken,
+    /// What is shown of the bytes so far. It never goes back.
+    pub(super) shown: Shown,
+}
+
+/// Bytes of the copy as others see them.
+#[derive(Default)]
+pub(super) struct Shown {
+    /// Of jobs in progress, which large files are for long.
+    under_way: BytesUnderWay,
+    bytes: u64,
 }
 
 /// Saves the copy of the manifest.
@@ -110,6 +121,7 @@ impl CopyPhase<'_> {
         let (rules, storage, hosts, pace) = (self.rules, self.storage, self.report.hosts, self.pace);
         let (crew, cancel) = (self.crew.clone(), self.cancel);
         let mut last_tick = Instant::now();
+        let under_way = self.shown.under_way.clone();
         let on_event = |event| {
             match event {
                 Event::Done { worker, job, result } => {
@@ -125,7 +137,7 @@ impl CopyPhase<'_> {
                     return saver.request(report.bytes, CopyProgress::Ended);
                 }
                 Event::Stopping => return Ok(()),
-                Event::Idle => {}
+                Event::Idle => self.show(0, report.bytes),
             }
             saver.poll()?;
             if last_tick.elapsed() >= TICK_INTERVAL {
@@ -139,7 +151,7 @@ impl CopyPhase<'_> {
             |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
                 let copies = hosts.of(from).copy_worker(worker, rules, turn)?;
-                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace))
+                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace).telling(&under_way))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             on_event,
@@ -148,11 +160,19 @@ impl CopyPhase<'_> {
 
     /// Applies the results of a job, and shows the progress.
     fn report(&mut self, report: &mut Report<'_>, worker: u32, job: &CopyJob, results: Vec<CopyResult>) -> Result<()> {
-        let (files, before) = (results.len() as u64, report.bytes);
+        let files = results.len() as u64;
         report.job(worker, job, results)?;
-        self.progress.advance(files, report.bytes - before);
-        self.lock.update(self.repo_key, report.bytes, self.report.total.bytes);
+        self.show(files, report.bytes);
         Ok(())
+    }
+
+    /// Shows so many more files that are done, and the bytes of those files and of jobs in progress.
+    fn show(&mut self, files: u64, done: u64) {
+        let total = self.report.total.bytes;
+        let bytes = done.saturating_add(self.shown.under_way.bytes()).min(total.max(done)).max(self.shown.bytes);
+        self.progress.advance(files, bytes - self.shown.bytes);
+        self.shown.bytes = bytes;
+        self.lock.update(self.repo_key, bytes, total);
     }
 }
 
@@ -188,10 +208,10 @@ impl Backup<'_> {
             }
         }
         let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
-        let rules = self.copy_rules(source, manifest, write_options);
         let hosts = source.hosts.clone();
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
+        let rules = self.copy_rules(source, manifest, write_options, workers);
         let phase = CopyPhase {
             rules: &rules,
             storage: &*self.repo.storage,
@@ -212,6 +232,7 @@ impl Backup<'_> {
             progress: running.progress,
             pace: running.pace,
             cancel: running.cancel,
+            shown: Shown::default(),
         };
         let mut ease = Ease::begin(settings.ease, running.pace);
         let mut look_after = || {
@@ -253,7 +274,13 @@ impl Backup<'_> {
         }
     }
 
-    fn copy_rules(&self, source: &BackupSource, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
+    fn copy_rules(
+        &self,
+        source: &BackupSource,
+        manifest: &Manifest,
+        write_options: WriteOptions,
+        workers: u32,
+    ) -> CopyRules {
         let settings = self.settings;
         CopyRules {
             compression: settings.compression,
@@ -264,6 +291,8 @@ impl Backup<'_> {
             page_header_check: settings.page_header_check,
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
             write_options,
+            // Those of files that wait for a server, and of others meanwhile
+            codecs: Arc::new(CodecPool::new(2 * workers as usize)),
         }
     }
 }
@@ -278,7 +307,7 @@ fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use repo_format::compress::{CompressType, Compression};
     use repo_format::hash::Sha1;
@@ -330,6 +359,7 @@ mod tests {
             page_header_check: true,
             compare_buffer_bytes: 1 << 20,
             write_options: WriteOptions::IN_PLACE,
+            codecs: Arc::new(CodecPool::new(2)),
         };
         let settings = JobSettings {
             stanza,
@@ -369,6 +399,7 @@ mod tests {
             progress: &NoProgress,
             pace: &Pace::FREE,
             cancel: &CancelToken::new(),
+            shown: Shown::default(),
         };
         phase.run(queues, draft, &mut || Ok(()), save)
     }

@@ -16,7 +16,7 @@ use super::settings::{BackupRequest, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, ServerTablespace};
-use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
+use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup, TablespaceRow};
 use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::CopyFrom;
 use crate::{Error, ErrorCode, Result, info, warn};
@@ -277,8 +277,7 @@ impl BackupSource {
             if settings.start_fast { "requested immediate" } else { "next regular" }
         );
         let start = primary.backup_start(settings.start_fast, settings.archive_check)?;
-        let databases = primary.databases()?;
-        let tablespaces = tablespaces(primary)?;
+        let (databases, tablespaces) = primary.databases_and_tablespaces()?;
         info!("backup start archive = {}, lsn = {}", start.wal_segment, start.lsn);
         if let Some(standby) = &mut self.standby {
             info!("wait for replay on the standby to reach {}", start.lsn);
@@ -290,7 +289,7 @@ impl BackupSource {
             wal_segment: Some(start.wal_segment),
             wal_segment_check: start.wal_segment_check,
             databases,
-            tablespaces: Some(tablespaces),
+            tablespaces: Some(server_tablespaces(tablespaces)),
         })
     }
 
@@ -331,7 +330,7 @@ impl BackupSource {
     /// # Errors
     /// Errors of the session.
     pub(super) fn tablespaces(&mut self) -> Result<Vec<ServerTablespace>> {
-        self.primary.as_mut().map_or_else(|| Ok(Vec::new()), tablespaces)
+        self.primary.as_mut().map_or_else(|| Ok(Vec::new()), |primary| primary.tablespaces().map(server_tablespaces))
     }
 
     /// Checks that no server has changed between primary and standby, and that the locks on other hosts are held.
@@ -360,10 +359,9 @@ impl BackupSource {
         self.hosts.check_locks()?;
         let Some(primary) = &mut self.primary else { return Ok(Stop { timestamp: local_time(), online: None }) };
         info!("execute backup stop and wait for all WAL segments to archive");
-        let stop = primary.backup_stop()?;
-        let timestamp = primary.time_ms()?.div_euclid(1000);
+        let (stop, time_ms) = primary.backup_stop()?;
         info!("backup stop archive = {}, lsn = {}", stop.wal_segment, stop.lsn);
-        Ok(Stop { timestamp, online: Some(stop) })
+        Ok(Stop { timestamp: time_ms.div_euclid(1000), online: Some(stop) })
     }
 
     /// Returns whether the server has no session of another backup. Returns false if the server can't be asked.
@@ -388,9 +386,8 @@ fn check_standby(primary: &PgControl, standby: &PgControl, standby_key: u32) -> 
     .hint(format!("does pg{standby_key} reference a standby of another cluster?")))
 }
 
-fn tablespaces(session: &mut PgSession) -> Result<Vec<ServerTablespace>> {
-    let found = session.tablespaces()?;
-    Ok(found.into_iter().map(|found| ServerTablespace { id: found.oid, name: found.name }).collect())
+fn server_tablespaces(rows: Vec<TablespaceRow>) -> Vec<ServerTablespace> {
+    rows.into_iter().map(|row| ServerTablespace { id: row.oid, name: row.name }).collect()
 }
 
 fn local_time() -> i64 {

@@ -9,17 +9,24 @@ use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
-use super::connection::PgConnection;
+use super::connection::{Expect, PgConnection, Row, one_row, one_value};
 use super::host::PgHost;
 pub use super::statements::NO_TIMEOUTS;
 use super::statements::{ARCHIVE_FAILING, ARCHIVE_QUEUE_9, ARCHIVE_QUEUE_10, ARCHIVE_QUEUE_12, OTHER_BACKUPS};
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+mod begin;
+mod catalog;
 mod wal_progress;
 
-pub use wal_progress::WalProgress;
+use self::catalog::{DATABASES, TABLESPACES, database_rows, tablespace_rows};
+pub use self::catalog::{DatabaseRow, TablespaceRow};
+pub use self::wal_progress::WalProgress;
 
+const TIME_MS: &str = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
+/// What a query for one value is to return.
+const VALUE: Expect = Expect::OneRow(1);
 /// How often the recovery state is checked during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -60,26 +67,6 @@ pub(crate) struct OtherBackup {
     pub since: Option<i64>,
 }
 
-/// A database of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatabaseRow {
-    /// Its object id.
-    pub oid: u32,
-    /// Its name.
-    pub name: String,
-    /// The object id of `template0`, which is the last of the system databases; 0 if there is no such database.
-    pub last_system_oid: u32,
-}
-
-/// A tablespace of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TablespaceRow {
-    /// Its object id.
-    pub oid: u32,
-    /// Its name.
-    pub name: String,
-}
-
 /// An open session and what was learned from it.
 pub struct PgSession {
     client: Box<dyn PgConnection>,
@@ -102,27 +89,14 @@ impl PgSession {
     /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`PgHost::control`].
     pub fn connect(host: &Arc<dyn PgHost>, cancel: &CancelToken) -> Result<Self> {
         let mut client = host.connect(cancel)?;
-        // Prevents functions of the database's owner from replacing the ones called below
-        client.exec("set search_path = 'pg_catalog'")?;
-        client.exec("set client_encoding = 'UTF8'")?;
-        let row = client.row(
-            "select (select setting from pg_catalog.pg_settings where name = 'server_version_num')::int4, \
-             (select setting from pg_catalog.pg_settings where name = 'data_directory')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'archive_mode')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'archive_command')::text, \
-             (select setting from pg_catalog.pg_settings where name = 'checkpoint_timeout')::int4",
-        )?;
-        let [Some(version), Some(data_directory), Some(archive_mode), Some(archive_command), Some(checkpoint)] = row
+        let begin::Beginning { settings, is_standby } = begin::begin(&mut *client, host.command())?;
+        let [Some(version), Some(data_directory), Some(archive_mode), Some(archive_command), Some(checkpoint)] =
+            settings
         else {
             return Err(Error::new(ErrorCode::DbQuery, "unable to select some rows from pg_settings")
                 .hint("is the backup running as the postgres user?")
                 .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
         };
-        client.exec(&format!("set application_name = 'pgBackRest [{}]'", host.command().replace('\'', "''")))?;
-        client.rows::<1>(NO_TIMEOUTS)?;
-        // 9.6 allows pg_stop_backup() to run in a parallel worker, where it then fails
-        client.exec("set max_parallel_workers_per_gather = 0")?;
-        let standby = is_in_recovery(&mut *client)?;
         Ok(PgSession {
             client,
             version: PgVersion::from_server_version_num(number(&version)?),
@@ -130,7 +104,7 @@ impl PgSession {
             archive_mode,
             archive_command,
             checkpoint_timeout: Duration::from_secs(number(&checkpoint)?),
-            standby,
+            standby: is_standby,
             control: host.control()?,
             host: Arc::clone(host),
             ping_last: None,
@@ -178,7 +152,7 @@ impl PgSession {
     /// # Errors
     /// [`ErrorCode::DbQuery`].
     pub fn time_ms(&mut self) -> Result<i64> {
-        number(&self.client.value("select (extract(epoch from clock_timestamp()) * 1000)::bigint")?)
+        number(&self.client.value(TIME_MS)?)
     }
 
     /// Checks that the cluster did not change between primary and standby, at most every 30 seconds unless forced.
@@ -255,21 +229,23 @@ impl PgSession {
         Ok(BackupStart { lsn, lsn_text, wal_segment, wal_segment_check })
     }
 
-    /// Stops the backup.
+    /// Stops the backup, and returns the server's clock after that, too, in milliseconds since the epoch.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
-    pub fn backup_stop(&mut self) -> Result<BackupStop> {
+    pub fn backup_stop(&mut self) -> Result<(BackupStop, i64)> {
         let query = backup_stop_query(self.version);
-        let [lsn, name, label, map] = self.client.row(&query)?;
+        let [stopped, time] = two(self.client.queries(&[(&query, Expect::OneRow(4)), (TIME_MS, VALUE)])?)?;
+        let [lsn, name, label, map] = one_row(stopped, &query)?;
         let lsn_text = required(lsn, &query)?;
-        Ok(BackupStop {
+        let stop = BackupStop {
             lsn: lsn_text.parse()?,
             lsn_text,
             wal_segment: required(name, &query)?.parse()?,
             backup_label: required(label, &query)?,
             tablespace_map: map.filter(|map| !map.trim().is_empty()),
-        })
+        };
+        Ok((stop, number(&one_value(time, TIME_MS)?)?))
     }
 
     /// Switches to a new WAL segment and returns the completed one, which the server archives next.
@@ -278,9 +254,12 @@ impl PgSession {
     /// [`ErrorCode::DbQuery`].
     pub fn wal_switch(&mut self) -> Result<WalSegment> {
         // The restore point is needed because a segment without new records is not switched
-        self.client.value("select pg_catalog.pg_create_restore_point('pgBackRest Archive Check')::text")?;
+        let point = "select pg_catalog.pg_create_restore_point('pgBackRest Archive Check')::text";
         let (file_name, switch) = (self.version.wal_file_name_function(), self.version.switch_wal_function());
-        self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
+        let switch = format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text");
+        let [pointed, switched] = two(self.client.queries(&[(point, VALUE), (&switch, VALUE)])?)?;
+        one_value(pointed, point)?;
+        one_value(switched, &switch)?.parse()
     }
 
     /// Returns where the next WAL record is inserted.
@@ -363,20 +342,14 @@ impl PgSession {
         Ok(Some((number(count), number(age))))
     }
 
-    /// The databases of the cluster.
+    /// The databases and tablespaces of the cluster.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
-    pub fn databases(&mut self) -> Result<Vec<DatabaseRow>> {
-        let query = "select oid::oid, datname::text, (select oid::oid from pg_catalog.pg_database where datname = \
-                     'template0') as datlastsysoid from pg_catalog.pg_database";
-        let rows = self.client.rows(query)?;
-        rows.into_iter()
-            .map(|[oid, name, last]| {
-                let last_system_oid = last.map_or(Ok(0), |last| number(&last))?;
-                Ok(DatabaseRow { oid: number(&required(oid, query)?)?, name: required(name, query)?, last_system_oid })
-            })
-            .collect()
+    pub fn databases_and_tablespaces(&mut self) -> Result<(Vec<DatabaseRow>, Vec<TablespaceRow>)> {
+        let queries = [(DATABASES, Expect::Rows(3)), (TABLESPACES, Expect::Rows(2))];
+        let [databases, tablespaces] = two(self.client.queries(&queries)?)?;
+        Ok((database_rows(databases)?, tablespace_rows(tablespaces)?))
     }
 
     /// The tablespaces of the cluster.
@@ -384,11 +357,7 @@ impl PgSession {
     /// # Errors
     /// [`ErrorCode::DbQuery`].
     pub fn tablespaces(&mut self) -> Result<Vec<TablespaceRow>> {
-        let query = "select oid::oid, spcname::text from pg_catalog.pg_tablespace";
-        let rows = self.client.rows(query)?;
-        rows.into_iter()
-            .map(|[oid, name]| Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? }))
-            .collect()
+        tablespace_rows(self.client.query(TABLESPACES, Expect::Rows(2))?)
     }
 
     /// Waits until this standby has replayed the primary's backup start and has a checkpoint after it.
@@ -463,8 +432,13 @@ impl PgSession {
     }
 }
 
+/// The results of two queries.
+fn two(results: Vec<Vec<Row>>) -> Result<[Vec<Row>; 2]> {
+    results.try_into().map_err(|_| Error::new(ErrorCode::Assert, "unexpected number of results"))
+}
+
 fn is_in_recovery(client: &mut (dyn PgConnection + '_)) -> Result<bool> {
-    Ok(client.value("select pg_catalog.pg_is_in_recovery()")? == "t")
+    Ok(client.value(begin::IS_IN_RECOVERY)? == "t")
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {

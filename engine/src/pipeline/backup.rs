@@ -3,6 +3,7 @@
 //!
 //! Source of the rules: pgBackRest `src/command/backup/file.c.inc`.
 
+mod codecs;
 mod copier;
 mod file_encoder;
 mod job;
@@ -15,9 +16,12 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
 
+pub use self::codecs::CodecPool;
 pub use self::copier::Copier;
 pub(crate) use self::file_encoder::{Compared, FileEncoder, OpenJob};
 pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
@@ -26,7 +30,11 @@ pub(crate) use self::pass::{Input, Passed, spared_codecs_bytes_max};
 pub use self::worker::{CopyWorker, JobStore};
 use crate::storage::WriteOptions;
 
-/// What all jobs of a backup share. Like a job, it is plain data.
+/// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
+/// page check to compression.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// What all jobs of a backup share. Like a job, it is plain data, apart from the codecs.
 #[derive(Clone, Debug)]
 pub struct CopyRules {
     /// Compression of all files.
@@ -45,4 +53,6 @@ pub struct CopyRules {
     pub compare_buffer_bytes: usize,
     /// How the files are made durable.
     pub write_options: WriteOptions,
+    /// The codecs of this compression and encryption.
+    pub codecs: Arc<CodecPool>,
 }

@@ -66,6 +66,16 @@ impl SuperBlockEncoders {
         SuperBlockEncoders { compression, cipher, turn: turn.clone(), lanes: Vec::new() }
     }
 
+    /// Returns whether super blocks are compressed and encrypted like this.
+    pub(crate) fn is_of(&self, compression: Compression, cipher: &Cipher) -> bool {
+        self.compression == compression && self.cipher == *cipher
+    }
+
+    /// Tells whose turn to compute it is.
+    pub(crate) fn compute_in(&mut self, turn: &Turn) {
+        self.turn = turn.clone();
+    }
+
     /// Gives the memory of the codecs back.
     pub(crate) fn clear(&mut self) {
         self.lanes.clear();

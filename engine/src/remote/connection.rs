@@ -7,58 +7,33 @@
 
 mod first;
 
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fmt;
+use std::io::{BufRead, Write};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
-use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Capability, Dialect};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
-use self::first::{FirstAnswers, FirstRequests, pass_on_warnings};
+use self::first::{FirstAnswers, FirstRequests};
+use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
+use super::channels::{ChannelOutput, Channels, WayInput};
 use super::failure::{FarEnd, with_refusal_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
-use super::received::{Kept, Received};
+use super::received::Received;
+use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
+use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 pub(crate) use self::first::cipher_options;
 
-/// The size of the buffer between the client's output and messages.
-const BUFFER_BYTES: usize = 256 << 10;
-/// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
-/// dead.
-const IDLE: Duration = Duration::from_secs(30);
-/// The most warnings of a server that are logged.
-const WARNINGS_MAX: usize = 1000;
 /// How often a wait looks for a cancellation.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the server may take to end after the connection was closed.
-const EXIT_WAIT: Duration = Duration::from_secs(10);
-
-/// The error that ended a connection. Every later request gets it.
-#[derive(Clone, Debug)]
-struct End {
-    code: ErrorCode,
-    message: String,
-    hints: Vec<String>,
-}
-
-impl End {
-    fn of(error: Error) -> Self {
-        End { code: error.code, message: error.message, hints: error.hints }
-    }
-
-    fn to_error(&self) -> Error {
-        self.hints.iter().fold(Error::new(self.code, self.message.clone()), Error::hint)
-    }
-}
 
 /// An answer.
 pub(crate) struct Answer {
@@ -75,9 +50,6 @@ impl Answer {
         self.data.and_then(|(begin, end)| self.message.get(begin..end))
     }
 }
-
-/// What a waiting thread gets.
-type Reply = std::result::Result<Received, End>;
 
 /// A request that was sent.
 #[must_use]
@@ -97,6 +69,13 @@ impl PendingAnswer {
         self.connection.receive(&self.reply, None)
     }
 
+    /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection.
+    pub(crate) fn finish_within(self, limit: Duration) {
+        if let Err(RecvTimeoutError::Timeout) = self.reply.recv_timeout(limit) {
+            let _ = self.connection.silent(RecvTimeoutError::Timeout);
+        }
+    }
+
     /// Waits for an answer that the server may need long for, or until the token is cancelled. This ends the connection,
     /// because the server can't do anything else meanwhile.
     ///
@@ -107,105 +86,12 @@ impl PendingAnswer {
     }
 }
 
-struct Waiting {
-    session: u64,
-    sent: Instant,
-    sender: Sender<Reply>,
-}
-
-/// Who waits for answers. The thread that reads takes this lock, so nobody writes to the server under it.
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    session_last: u64,
-    end: Option<End>,
-}
-
-/// What the server gets. `writer` is `None` once nothing can be sent any more.
-struct Output {
-    writer: Option<Box<dyn Write + Send>>,
-    sent_last: Instant,
-}
-
-/// What the threads of a connection share.
-struct Shared {
-    queue: Mutex<Queue>,
-    output: Mutex<Output>,
-    /// When the last answer came, in milliseconds after `begun`.
-    answered_ms: AtomicU64,
-    begun: Instant,
-    link: Mutex<Box<dyn Link>>,
-    /// The thread that keeps the connection alive stops.
-    stop: (Mutex<bool>, Condvar),
-    /// Answers may contain warnings.
-    has_warnings: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn new(link: Box<dyn Link>, writer: Box<dyn Write + Send>) -> Self {
-        Shared {
-            queue: Mutex::new(Queue { waiting: VecDeque::new(), session_last: 0, end: None }),
-            output: Mutex::new(Output { writer: Some(writer), sent_last: Instant::now() }),
-            answered_ms: AtomicU64::new(0),
-            begun: Instant::now(),
-            link: Mutex::new(link),
-            stop: (Mutex::new(false), Condvar::new()),
-            has_warnings: AtomicBool::new(false),
-        }
-    }
-
-    /// Sends a request: the next one of a session, or one with a number of its own. Returns the number.
-    fn send(&self, call: &Call<'_>, session: Option<u64>, dialect: &Dialect, sender: Sender<Reply>) -> Result<u64> {
-        // Requests are written in the order in which their threads wait
-        let mut output = lock(&self.output);
-        let session = lock(&self.queue).enter(session, sender)?;
-        output.sent_last = Instant::now();
-        if let Some(writer) = &mut output.writer
-            && let Err(error) = call.encode(session, dialect).write_to(writer)
-        {
-            // Half a request must not be continued. The thread that reads finds out why the way has ended
-            output.writer = None;
-            if error.kind() == io::ErrorKind::TimedOut {
-                let end = End::of(Error::new(ErrorCode::FileWrite, error.to_string()));
-                self.fail(&end);
-                lock(&self.link).kill();
-                return Err(end.to_error());
-            }
-        }
-        Ok(session)
-    }
-
-    /// Returns when the last answer came.
-    fn answered_last(&self) -> Instant {
-        self.begun + Duration::from_millis(self.answered_ms.load(Ordering::Relaxed))
-    }
-
-    /// Ends the connection for everybody.
-    fn fail(&self, end: &End) {
-        let mut queue = lock(&self.queue);
-        queue.end.get_or_insert_with(|| end.clone());
-        for waiting in queue.waiting.drain(..) {
-            // A thread that no longer waits needs no answer
-            let _ = waiting.sender.send(Err(end.clone()));
-        }
-    }
-}
-
-impl Queue {
-    fn enter(&mut self, session: Option<u64>, sender: Sender<Reply>) -> Result<u64> {
-        if let Some(end) = &self.end {
-            return Err(end.to_error());
-        }
-        let session = session.unwrap_or_else(|| {
-            self.session_last += 1;
-            self.session_last
-        });
-        self.waiting.push_back(Waiting { session, sent: Instant::now(), sender });
-        Ok(session)
-    }
+/// What a connection is made of.
+struct Streams {
+    link: Box<dyn Link>,
+    input: Box<dyn BufRead + Send>,
+    output: Box<dyn Write + Send>,
+    channels: Option<Arc<Channels>>,
 }
 
 /// A connection to the server on another host. Dropping it ends the server's process.
@@ -220,6 +106,52 @@ pub(crate) struct Connection {
     threads: Vec<JoinHandle<()>>,
     /// What the server said first.
     first: OnceLock<FirstAnswers>,
+    /// The way of this connection, for others on it; `None` for those.
+    channels: Option<Arc<Channels>>,
+}
+
+/// How a connection begins.
+#[derive(Default)]
+pub(super) struct Beginning<'a> {
+    /// The name of the protocol in messages.
+    pub(super) kind: &'a str,
+    /// The command line that the server's process does not have.
+    pub(super) arguments: Option<&'a [String]>,
+    /// What the server is offered.
+    pub(super) offered: Capabilities,
+    /// The key of a repository whose [`cipher_options`] the server is asked for.
+    pub(super) cipher_key: Option<u32>,
+}
+
+/// A channel of another connection.
+struct ChannelLink {
+    parent: Arc<Connection>,
+    channels: Arc<Channels>,
+    number: u32,
+}
+
+impl Link for ChannelLink {
+    fn read_name(&self) -> String {
+        self.parent.read_name.clone()
+    }
+
+    fn ended(&mut self, _: Duration) -> Error {
+        let text = || format!("unexpected EOF from {}", self.parent.name);
+        let end = lock(&self.parent.shared.queue).end.clone();
+        end.map_or_else(|| Error::new(ErrorCode::Format, text()), |end| end.to_error())
+    }
+
+    fn finish(&mut self, _: Duration) {
+        // The server's locks belong to the first connection
+        self.channels.finish(self.number);
+    }
+
+    fn kill(&mut self) {
+        if self.channels.abort(self.number) {
+            // A thread may be blocked while it sends
+            lock(&self.parent.shared.link).kill();
+        }
+    }
 }
 
 impl Connection {
@@ -228,46 +160,133 @@ impl Connection {
     /// # Errors
     /// The host can't be reached, speaks another version, or refuses, for example because a lock is held there.
     pub(crate) fn open(settings: &RemoteSettings) -> Result<Arc<Self>> {
+        Self::begin(settings, Capabilities::own().without(Capability::Channels))
+    }
+
+    /// Does the same for a connection that carries others, if rbr is there.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`].
+    pub(crate) fn open_with_channels(settings: &RemoteSettings) -> Result<Arc<Self>> {
+        Self::begin(settings, Capabilities::own())
+    }
+
+    fn begin(settings: &RemoteSettings, offered: Capabilities) -> Result<Arc<Self>> {
         let (kind, opened) = match &settings.way {
             Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
         };
-        Self::over(settings, kind, opened).map_err(|error| with_refusal_hint(error, settings))
+        let arguments = match &settings.way {
+            // The process that serves has no command line
+            Way::Tls { arguments, .. } => Some(arguments.as_slice()),
+            Way::Ssh(_) => None,
+        };
+        let cipher_key = settings.asks_passphrase.then_some(settings.key);
+        let beginning = Beginning { kind, arguments, offered, cipher_key };
+        Self::over(settings, beginning, opened).map_err(|error| with_refusal_hint(error, settings))
     }
 
     /// Waits until the server at the other end of a way is ready.
-    pub(super) fn over(settings: &RemoteSettings, kind: &str, opened: Opened) -> Result<Arc<Self>> {
+    pub(super) fn over(settings: &RemoteSettings, beginning: Beginning<'_>, opened: Opened) -> Result<Arc<Self>> {
         let Opened { link, input, output } = opened;
+        let channels = Channels::new(output);
+        let output = Box::new(ChannelOutput::first(&channels, settings.timeout));
+        let input = Box::new(WayInput::new(input, Arc::clone(&channels)));
+        Self::greeted(settings, beginning, Streams { link, input, output, channels: Some(channels) })
+    }
+
+    /// Opens a connection over the way of this one; `None` if that can carry no more, or the server can't serve one more. It ends
+    /// this one only after itself.
+    ///
+    /// # Errors
+    /// The error that ended this connection, or with which the server refuses.
+    pub(crate) fn open_channel(self: &Arc<Self>, settings: &RemoteSettings) -> Result<Option<Arc<Self>>> {
+        let Some(channels) = &self.channels else { return Ok(None) };
+        let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
+        let is_refused = Arc::clone(&input.is_refused);
+        let link = ChannelLink { parent: Arc::clone(self), channels: Arc::clone(channels), number: output.number };
+        let streams =
+            Streams { link: Box::new(link), input: Box::new(input), output: Box::new(output), channels: None };
+        let kind = match &settings.way {
+            Way::Ssh(_) => "ssh",
+            Way::Tls { .. } => "tls",
+        };
+        let offered = Capabilities::own().without(Capability::Channels);
+        match Self::greeted(settings, Beginning { kind, offered, ..Beginning::default() }, streams) {
+            Err(error) if is_refused.load(Ordering::SeqCst) && !self.has_ended() => {
+                crate::debug!("no further channel: {error}");
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    fn greeted(settings: &RemoteSettings, beginning: Beginning<'_>, streams: Streams) -> Result<Arc<Self>> {
+        let Streams { link, input, output, channels } = streams;
         let mut connection = Connection {
-            name: format!("remote-{} {kind} protocol on '{}'", settings.process, settings.host),
+            name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host),
             read_name: link.read_name(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
             shared: Arc::new(Shared::new(link, output)),
             threads: Vec::new(),
             first: OnceLock::new(),
+            channels,
         };
         let (sender, greeted) = channel();
         let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
+        let way = connection.channels.clone();
         connection.start_thread("remote-read", move |shared| {
-            collected.during(|| read(input, &sender, shared, &far));
+            let read = caught(|| {
+                collected.during(|| read(input, &sender, shared, &far));
+                Ok(())
+            });
+            if let Err(error) = read {
+                shared.fail(&End::of(error));
+                lock(&shared.link).kill();
+            }
+            // Whoever waits on another channel finds the error of this one
+            way.inspect(|way| way.end());
         })?;
-        let first = FirstRequests::send(&connection.shared, settings)?;
+        let first = FirstRequests::send(&connection.shared, &beginning)?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
         };
+        // Nothing else is sent before all answers have come
+        let first = first.wait(&connection, &beginning.offered)?;
+        let _ = connection.first.set(first);
         // A server of pgBackRest waits for the next request no longer than for this time limit
         let (dialect, idle) = (connection.dialect, IDLE.min(settings.timeout / 2));
         connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect, idle))?;
-        let first = first.wait(&connection)?;
-        let _ = connection.first.set(first);
-        Ok(Arc::new(connection))
+        let connection = Arc::new(connection);
+        if connection.has(Capability::Channels) {
+            // Shows how far the host is. Nobody waits for the answer
+            drop(connection.send(&Call::Noop, None)?);
+        }
+        Ok(connection)
+    }
+
+    /// Returns the shortest time that an answer took.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn round_trip(self: &Arc<Self>) -> Result<Duration> {
+        let shortest = || Duration::from_micros(self.shared.round_trip_us.load(Ordering::Relaxed));
+        if shortest() == Duration::from_micros(UNKNOWN_US) {
+            self.call(&Call::Noop)?;
+        }
+        Ok(shortest())
     }
 
     /// Returns whether both sides can do this.
     pub(crate) fn has(&self, capability: Capability) -> bool {
         self.first.get().is_some_and(|first| first.common.has(capability))
+    }
+
+    /// Returns whether there are, or may be, other connections to the same server.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.channels.is_none() || self.has(Capability::Channels)
     }
 
     /// Returns whether nothing can be sent any more.
@@ -362,6 +381,12 @@ impl Connection {
         end.to_error()
     }
 
+    /// Ends the connection as after a silence.
+    #[cfg(test)]
+    pub(super) fn give_up(&self) {
+        let _ = self.silent(RecvTimeoutError::Timeout);
+    }
+
     /// Ends the connection at once.
     fn end(&self, end: &End) {
         self.shared.fail(end);
@@ -376,101 +401,9 @@ fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     (begin, begin + part.len())
 }
 
-/// Reads the greeting and all answers. `far` is the server, for its errors and warnings.
-fn read(
-    input: Box<dyn Read + Send>,
-    greeted: &Sender<std::result::Result<&'static Dialect, End>>,
-    shared: &Shared,
-    far: &FarEnd,
-) {
-    let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { reader: input, has_ended: false });
-    let error = match read_greeting(&mut input) {
-        Ok(dialect) => {
-            // The thread that opens the connection may have given up
-            let _ = greeted.send(Ok(dialect));
-            far.in_answer(read_answers(&mut input, shared, &far.name))
-        }
-        Err(error) => far.in_greeting(error),
-    };
-    // A process that has ended says why, and a session that was closed has no other error
-    let end = End::of(if input.get_ref().has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });
-    shared.fail(&end);
-    let _ = greeted.send(Err(end));
-}
-
-/// What the server sends.
-struct Input {
-    reader: Box<dyn Read + Send>,
-    has_ended: bool,
-}
-
-impl Read for Input {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.has_ended |= read == 0;
-        Ok(read)
-    }
-}
-
-pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
-    let mut line = Vec::new();
-    input
-        .by_ref()
-        .take(GREETING_SIZE_MAX as u64)
-        .read_until(b'\n', &mut line)
-        .map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read greeting", e))?;
-    greeting::check(line.strip_suffix(b"\n").unwrap_or(&line), Service::Remote)
-}
-
-/// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
-fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
-    let mut warnings_left = WARNINGS_MAX;
-    let kept = Kept::default();
-    loop {
-        let mut message = Vec::new();
-        if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
-            return error;
-        }
-        let (session, fault) = match AnswerMessage::decode(&message) {
-            Ok(answer) => (answer.session, answer.outcome.err().map(|fault| fault.to_error(name))),
-            Err(error) => return error,
-        };
-        if shared.has_warnings.load(Ordering::Relaxed) {
-            match pass_on_warnings(&message, warnings_left, name) {
-                Ok(passed) => warnings_left = warnings_left.saturating_sub(passed),
-                Err(error) => return error,
-            }
-        }
-        let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
-            // A server that gives up, for example because no request came in time, says so unasked
-            return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request"));
-        };
-        if session.is_some_and(|session| session != waiting.session) {
-            let text = format!("answer for session {session:?} instead of {}", waiting.session);
-            return Error::new(ErrorCode::Protocol, text);
-        }
-        let since_begin = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        shared.answered_ms.store(since_begin, Ordering::Relaxed);
-        // A thread that no longer waits needs no answer
-        let _ = waiting.sender.send(Ok(kept.keep(message)));
-    }
-}
-
-/// Sends a request from time to time while there is nothing else to send.
-fn keep_alive(shared: &Shared, dialect: &Dialect, idle: Duration) {
-    let (stop, changed) = &shared.stop;
-    loop {
-        let left = idle.saturating_sub(lock(&shared.output).sent_last.elapsed());
-        let waited = changed.wait_timeout_while(lock(stop), left, |stop| !*stop);
-        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-            return;
-        }
-        if lock(&shared.output).sent_last.elapsed() >= idle {
-            let (sender, _) = channel();
-            if shared.send(&Call::Noop, None, dialect, sender).is_err() {
-                return;
-            }
-        }
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -478,19 +411,29 @@ impl Drop for Connection {
     fn drop(&mut self) {
         *lock(&self.shared.stop.0) = true;
         self.shared.stop.1.notify_all();
-        let is_well = lock(&self.shared.queue).end.is_none();
-        // Nobody else sends any more, except the thread that keeps the connection alive
-        let writer = lock(&self.shared.output).writer.take();
-        if let Some(mut writer) = writer.filter(|_| is_well) {
-            // The end of what is sent says the same
-            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut writer);
-            drop(writer);
-            lock(&self.shared.link).finish(EXIT_WAIT);
-        } else {
+        let is_well = {
+            let queue = lock(&self.shared.queue);
+            // Nobody needs what the server still does for a channel. It may wait to be sent, too
+            let is_idle = self.channels.is_some() || queue.waiting.is_empty();
+            queue.end.is_none() && is_idle
+        };
+        if !is_well {
             // The threads are not waited for: a process that the client started may keep its output open
             lock(&self.shared.link).kill();
             return;
         }
+        // Nobody else sends any more, except the thread that keeps the connection alive
+        let writer = lock(&self.shared.output).writer.take();
+        let Some(mut writer) = writer else {
+            lock(&self.shared.link).kill();
+            return;
+        };
+        if self.channels.is_some() {
+            // The end of what is sent says the same, which is all that a channel sends: it waits for no other one
+            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut writer);
+        }
+        drop(writer);
+        lock(&self.shared.link).finish(EXIT_WAIT);
         for thread in self.threads.drain(..) {
             // A thread that panicked needs nothing more
             let _ = thread.join();

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::Dialect;
 use protocol::greeting::{self, Service};
 use protocol::pack::{PackScan, PackScanner};
+use protocol::storage::{FeaturesAnswer, StorageFeatures};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
@@ -15,7 +16,7 @@ use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
 use repo_format::pg::PgVersion;
 
-use super::connection::Connection;
+use super::connection::{Beginning, Connection};
 use super::link::{Link, Opened};
 use super::{RemoteSettings, SshSettings, Way};
 use crate::pg::connection::Expect;
@@ -23,6 +24,7 @@ use crate::pg::data_dir::ScanOptions;
 use crate::pg::host::{
     CopyFile, CopyFrom, CopyJob, CopyMethod, CopyRules, JobStore, PgHost, RemoteHost, RemotePgSettings,
 };
+use crate::pipeline::backup::CodecPool;
 use crate::storage::remote::RemoteStorage;
 use crate::storage::{ReadRange, RepoStorage, WriteOptions, put};
 use crate::work::turn::Turn;
@@ -154,7 +156,14 @@ fn connect(
     input: Box<dyn Read + Send>,
     output: Box<dyn Write + Send>,
 ) -> Result<Arc<Connection>> {
-    Connection::over(&settings(asks), "ssh", Opened { link: Box::new(link), input, output })
+    let settings = settings(asks);
+    let beginning = Beginning {
+        kind: "ssh",
+        offered: Capabilities::own().without(Capability::Channels),
+        cipher_key: asks.then_some(settings.key),
+        ..Beginning::default()
+    };
+    Connection::over(&settings, beginning, Opened { link: Box::new(link), input, output })
 }
 
 /// Connects to a server that says this after its greeting.
@@ -179,9 +188,48 @@ pub fn cluster_answers(data: &[u8]) {
     let _ = said(false, data).and_then(|connection| use_cluster(connection, Path::new(DATA)));
 }
 
+/// What a server sends once the client may get frames.
+struct Frames {
+    first: Vec<u8>,
+    frames: Vec<u8>,
+    pace: Paced,
+}
+
+impl Read for Frames {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.first.is_empty() {
+            self.pace.wait(1);
+            self.first = std::mem::take(&mut self.frames);
+        }
+        let size = self.first.len().min(buffer.len());
+        buffer[..size].copy_from_slice(&self.first[..size]);
+        self.first.drain(..size);
+        Ok(size)
+    }
+}
+
+/// The frames of a server that has agreed on channels.
+pub fn server_frames(data: &[u8]) {
+    let pace = Paced::default();
+    let mut first = greeting::encode(Service::Remote, Dialect::NEWEST).into_bytes();
+    first.extend(AnswerMessage::encode(1, false, Some(Capabilities::own().encode())).to_vec());
+    let features = FeaturesAnswer { path: DATA, features: StorageFeatures::PATH };
+    first.extend(AnswerMessage::encode(2, false, Some(features.encode())).to_vec());
+    let input = Box::new(Frames { first, frames: data.to_vec(), pace: pace.clone() });
+    let beginning = Beginning { kind: "ssh", offered: Capabilities::own(), ..Beginning::default() };
+    let opened = Opened { link: Box::new(pace.clone()), input, output: Box::new(io::sink()) };
+    let Ok(connection) = Connection::over(&settings(false), beginning, opened) else { return };
+    pace.change(|pace| pace.requests += 1);
+    // Whatever came, the end of it ends everything
+    let channel = connection.open_channel(&settings(false));
+    let _ = channel.map(|channel| channel.map(|channel| channel.call(&Call::Features).map(drop)));
+    while connection.call(&Call::Noop).is_ok() {}
+    assert!(connection.has_ended());
+}
+
 /// Does what commands do with a repository. Goes on after an error of the server.
 fn use_repository(connection: Arc<Connection>) -> Result<Vec<Error>> {
-    let storage = RemoteStorage::over(connection, &settings(true))?.storage;
+    let storage = RemoteStorage::over(connection, &[settings(true)])?.storage;
     let file = RepoPath::new("backup/demo/backup.info")?;
     let mut errors = Vec::new();
     let mut note = |result: Result<()>| errors.extend(result.err());
@@ -263,6 +311,7 @@ fn copy(host: &RemoteHost, level: i32) -> Result<()> {
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::ATOMIC,
+        codecs: Arc::new(CodecPool::new(2)),
     };
     let files = [("pg_data/PG_VERSION", 3, false), ("pg_data/base/5/16400", 16384, true)];
     let file = |(name, size, page_check): (&str, u64, bool)| CopyFile {

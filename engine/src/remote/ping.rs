@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
-use super::connection::read_greeting;
+use super::answers::read_greeting;
 use crate::tls::Session;
 use crate::{Error, ErrorCode, Result};
 

@@ -1,6 +1,6 @@
 //! Connections within a test: the server is a thread.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,11 +12,12 @@ use protocol::message::{ErrorAnswer, RequestMessage};
 use protocol::options::OptionValue;
 use protocol::pack::read_message;
 use protocol::storage::{FeaturesAnswer, StorageFeatures};
-use protocol::{AnswerMessage, Call, Capabilities, Dialect, PackWriter};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, Offer, PackWriter};
 
+use super::connection::Beginning;
 use super::link::{Link, Opened};
 use super::{Connection, RemoteSettings, SshSettings, Way};
-use crate::serve::{Served, ServedOptions, ServedStorage, Server};
+use crate::serve::{ServeMore, Served, ServedOptions, ServedStorage, Server};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 struct SocketLink(UnixStream);
@@ -50,11 +51,19 @@ pub(crate) fn connect_within(
     timeout: Duration,
     server: impl FnOnce(UnixStream) + Send + 'static,
 ) -> Result<Arc<Connection>> {
-    let (near, far) = UnixStream::pair().unwrap();
-    std::thread::spawn(move || server(far));
+    connect_offering(Capabilities::own().without(Capability::Channels), timeout, server)
+}
+
+/// Connects to a server that runs on a thread, and offers channels.
+pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
+    connect_offering(Capabilities::own(), Duration::from_secs(60), server)
+}
+
+/// The settings of the server on the thread.
+pub(crate) fn thread_settings() -> RemoteSettings {
     let way = Way::Ssh(SshSettings { program: String::new(), arguments: Vec::new() });
-    let host = "far".to_owned();
-    let settings = RemoteSettings {
+    let (host, timeout) = ("far".to_owned(), Duration::from_secs(60));
+    RemoteSettings {
         host,
         process: 1,
         way,
@@ -63,10 +72,25 @@ pub(crate) fn connect_within(
         asks_passphrase: false,
         target_time: None,
         network_level: None,
-    };
+    }
+}
+
+fn connect_offering(
+    offered: Capabilities,
+    timeout: Duration,
+    server: impl FnOnce(UnixStream) + Send + 'static,
+) -> Result<Arc<Connection>> {
+    let (near, far) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || server(far));
+    let settings = RemoteSettings { timeout, ..thread_settings() };
     let (input, output) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let opened = Opened { link: Box::new(SocketLink(near)), input: Box::new(input), output: Box::new(output) };
-    Connection::over(&settings, "ssh", opened)
+    Connection::over(&settings, Beginning { kind: "ssh", offered, ..Beginning::default() }, opened)
+}
+
+/// What a client offers with [`connect`].
+pub(crate) fn offer_without_channels() -> Call<'static> {
+    Call::Offer(Offer { capabilities: Capabilities::own().without(Capability::Channels), following: 0 })
 }
 
 struct NoOptions;
@@ -77,11 +101,38 @@ impl ServedOptions for NoOptions {
     }
 }
 
+fn served_data(path: &Path, cancel: &CancelToken) -> Served {
+    Served::new(ServedStorage::DataDirectory(path.to_owned()), Box::new(NoOptions), cancel.clone())
+}
+
 /// Serves a data directory, as rbr does.
 pub(crate) fn serve_data(stream: UnixStream, path: &Path) -> Result<()> {
-    let storage = ServedStorage::DataDirectory(path.to_owned());
-    let served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
-    Server::greet(stream.try_clone().unwrap(), stream)?.serve(served)
+    serve_data_watched(stream, path, |_| {})
+}
+
+/// Serves a data directory. `begin` is told of each further connection, before that is served.
+pub(crate) fn serve_data_watched(
+    stream: UnixStream,
+    path: &Path,
+    begin: impl Fn(&CancelToken) + Send + Sync + 'static,
+) -> Result<()> {
+    serve_data_over((stream.try_clone().unwrap(), stream), path, begin)
+}
+
+/// Does the same over a pair of streams.
+pub(crate) fn serve_data_over(
+    streams: (impl Read, impl Write + Send),
+    path: &Path,
+    begin: impl Fn(&CancelToken) + Send + Sync + 'static,
+) -> Result<()> {
+    let mut served = served_data(path, &CancelToken::new());
+    let path = path.to_owned();
+    let serve = Box::new(move |cancel: &CancelToken| {
+        begin(cancel);
+        Ok(served_data(&path, cancel))
+    });
+    served.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    Server::greet(streams.0, streams.1)?.serve(served)
 }
 
 /// A server that answers as the test says.
@@ -117,7 +168,7 @@ impl Script {
 
     /// The same as a storage with these features.
     pub(crate) fn begin_as(&mut self, capabilities: Option<PackWriter<'_>>, features: StorageFeatures) {
-        assert_eq!(self.read(), Some(Call::Offer(Capabilities::own())));
+        assert!(matches!(self.read(), Some(Call::Offer(_))));
         self.answer(capabilities);
         assert_eq!(self.read(), Some(Call::Features));
         self.answer(Some(FeaturesAnswer { path: "/", features }.encode()));

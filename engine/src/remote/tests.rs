@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::storage::{FeaturesAnswer, InfoLevel, ListRequest, StorageFeatures};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
-use super::testing::{Script, connect, connect_within, serve_data};
+use super::testing::{Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data};
 use crate::ErrorCode;
 
 /// A list with capabilities of other versions.
@@ -37,7 +37,7 @@ fn has_jobs(answer: Option<PackWriter<'static>>) -> bool {
 fn two_sides_of_this_version_agree_on_everything() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
-    let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
+    let connection = connect_with_channels(move |stream| serve_data(stream, &path).unwrap()).unwrap();
     assert!(Capability::ALL.into_iter().all(|capability| connection.has(capability)));
     connection.features().unwrap();
 }
@@ -75,7 +75,7 @@ fn server_of_a_later_version_does_what_both_know() {
 fn first_requests_take_one_way_together() {
     let connection = connect(|stream| {
         let mut script = Script::silent(stream);
-        assert_eq!(script.read(), Some(Call::Offer(Capabilities::own())));
+        assert_eq!(script.read(), Some(offer_without_channels()));
         let offer = script.session();
         assert_eq!(script.read(), Some(Call::Features));
         // Nothing was said before both had come
@@ -89,12 +89,16 @@ fn first_requests_take_one_way_together() {
 
 #[test]
 fn server_that_refuses_is_not_used() {
-    let connection = connect(|stream| {
-        let mut script = Script::new(stream);
-        script.read();
-        script.refuse(&crate::Error::new(ErrorCode::Stop, "stop file exists"));
-    });
-    assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
+    // One that ends, and one that waits for the client's end, for which the client once waited
+    for waits in [false, true] {
+        let connection = connect(move |stream| {
+            let mut script = Script::new(stream);
+            script.read();
+            script.refuse(&crate::Error::new(ErrorCode::Stop, "stop file exists"));
+            while waits && script.read().is_some() {}
+        });
+        assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
+    }
 }
 
 /// What a server sends to a client that begins with these bytes, up to the end.
@@ -140,7 +144,7 @@ fn client_of_a_later_version_is_told_what_both_know() {
             parameters: None,
         };
         let mut parameters = list(entries);
-        parameters.text("of a later version");
+        parameters.u32(2).text("of a later version");
         let mut requests = noop.encode_with(Some(parameters)).to_vec();
         requests.extend(Call::Exit.encode(2, Dialect::NEWEST).to_vec());
         let answer = answers(&requests);

@@ -24,7 +24,7 @@ const BLOCK_BYTES_MAX: u64 = 64 << 20;
 const BLOCK_BYTES_MIN: u64 = 8192;
 const SUPER_BLOCK_BYTES_MAX: u64 = 256 << 20;
 /// A block of a map in memory takes less than this many bytes.
-const MAP_ENTRY_BYTES: u64 = 80;
+pub(super) const MAP_ENTRY_BYTES: u64 = 80;
 /// The smallest stored form of a block in a map.
 const MAP_STORED_BYTES: u64 = 5;
 

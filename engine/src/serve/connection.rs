@@ -6,14 +6,17 @@
 use std::io::{BufReader, Read, Write};
 
 use protocol::call::CallKind;
+use protocol::channel::FOLLOWING_MAX;
 use protocol::greeting::{self, Service};
 use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
 use protocol::pack::{Packed, read_message};
-use protocol::{Call, Capabilities, Dialect};
+use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 
 use super::handlers::Handlers;
-use super::{Served, ServedLocks};
+use super::memory::Usage;
+use super::{ServeMore, Served, ServedLocks, channels};
 use crate::log::WarningInbox;
+use crate::work::thread::caught;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest request, in bytes. pgBackRest's largest ones contain a block of `buffer-size`, which is at most 16 MiB, or
@@ -40,15 +43,20 @@ pub struct Server<R, W> {
     warned: WarningInbox,
 }
 
-impl<R: Read, W: Write> Server<R, W> {
+impl<R: Read, W: Write + Send> Server<R, W> {
+    /// A server that has greeted.
+    pub(super) fn over(input: R, output: W) -> Self {
+        let input = BufReader::with_capacity(BUFFER_BYTES, input);
+        let (message, warned) = (Vec::new(), WarningInbox::default());
+        Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned }
+    }
+
     /// Sends the greeting.
     ///
     /// # Errors
     /// [`ErrorCode::FileWrite`]
     pub fn greet(input: R, output: W) -> Result<Self> {
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let (message, warned) = (Vec::new(), WarningInbox::default());
-        let mut server = Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned };
+        let mut server = Self::over(input, output);
         let line = greeting::encode(Service::Remote, server.dialect);
         let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
         written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
@@ -114,7 +122,7 @@ impl<R: Read, W: Write> Server<R, W> {
     /// # Errors
     /// [`ErrorCode::Format`] if the input ends or is no request, and those that end a connection, which the client was
     /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
-    pub fn serve(mut self, served: Served) -> Result<()> {
+    pub fn serve(mut self, mut served: Served) -> Result<()> {
         let first = self.read_first().and_then(|command| match command {
             Some(CallKind::Noop) => self.offered(),
             _ => Err(Error::new(ErrorCode::Format, "noop expected")),
@@ -130,22 +138,50 @@ impl<R: Read, W: Write> Server<R, W> {
             Ok(first) => first,
             Err(error) => return self.refuse(&error),
         };
+        let own = match (&served.more, &offered) {
+            (Some(_), Some(offer)) if offer.following <= FOLLOWING_MAX => Capabilities::own(),
+            _ => Capabilities::own().without(Capability::Channels),
+        };
         // A client that offers nothing gets the bytes that pgBackRest sends
-        let common = offered.map(|offered| Capabilities::own().common(&offered));
+        let common = offered.as_ref().map(|offer| own.common(&offer.capabilities));
         let data = common.as_ref().map(Capabilities::encode);
         send(&mut self.output, &AnswerMessage::encode(self.session, false, data))?;
-        let mut handlers = Handlers::new(served, common.unwrap_or_default());
-        loop {
-            match self.next(&mut handlers) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => {
-                    // Whichever call waits gets it. A client that is gone gets nothing
-                    let _ = send(&mut self.output, &AnswerMessage::encode_error(None, &ErrorAnswer::from(&error)));
-                    return Err(error);
-                }
+        let (common, following) = (common.unwrap_or_default(), offered.map_or(0, |offer| offer.following));
+        match served.more.take().filter(|_| common.has(Capability::Channels)) {
+            Some(more) => {
+                served.usage = Usage::of_channels();
+                self.serve_channels(Handlers::new(served, common), following, &more)
+            }
+            None => self.serve_all(Handlers::new(served, common)),
+        }
+    }
+
+    /// Answers the requests that the client has sent before it knew that both sides agree on channels. What they have opened
+    /// belongs to the first channel.
+    fn serve_channels(mut self, mut handlers: Handlers, following: u32, more: &ServeMore) -> Result<()> {
+        for _ in 0..following {
+            if !self.answer(&mut handlers)? {
+                return Ok(());
             }
         }
+        channels::serve((Box::new(self.input), Box::new(self.output)), handlers, more)
+    }
+
+    /// Serves until the client says that it ends.
+    ///
+    /// # Errors
+    /// Those of [`Server::serve`].
+    pub(super) fn serve_all(mut self, mut handlers: Handlers) -> Result<()> {
+        while self.answer(&mut handlers)? {}
+        Ok(())
+    }
+
+    /// Answers one request. Returns whether more may follow. The client is told of an error that ends the connection.
+    fn answer(&mut self, handlers: &mut Handlers) -> Result<bool> {
+        self.next(handlers).inspect_err(|error| {
+            // Whichever call waits gets it. A client that is gone gets nothing
+            let _ = send_error(&mut self.output, error);
+        })
     }
 
     /// Reads a request before the client is served. Returns its command, if it has a known one.
@@ -156,10 +192,10 @@ impl<R: Read, W: Write> Server<R, W> {
         Ok(self.dialect.command(request.command))
     }
 
-    /// Returns the capabilities in the first request; `None` if it has no list.
-    fn offered(&self) -> Result<Option<Capabilities>> {
+    /// Returns what the first request offers; `None` if it has no list.
+    fn offered(&self) -> Result<Option<Offer>> {
         match Self::call(&self.message, self.dialect)? {
-            Call::Offer(offered) => Ok(Some(offered)),
+            Call::Offer(offer) => Ok(Some(offer)),
             _ => Ok(None),
         }
     }
@@ -181,10 +217,11 @@ impl<R: Read, W: Write> Server<R, W> {
         let call = handlers.decode(&request, self.dialect);
         let reply = call.and_then(|call| match call {
             Call::Exit => Ok(None),
-            call => match warned {
+            // A panic ends the connection with an answer
+            call => caught(|| match warned {
                 Some(warned) => warned.during(|| handlers.handle(&call, request.session)),
                 None => handlers.handle(&call, request.session),
-            }
+            })
             .map(Some),
         });
         let warnings = warned.map(WarningInbox::take).unwrap_or_default();
@@ -201,6 +238,11 @@ impl<R: Read, W: Write> Server<R, W> {
         send(&mut self.output, &message)?;
         Ok(true)
     }
+}
+
+/// Sends an error that is the answer to whichever call waits.
+pub(super) fn send_error(output: &mut impl Write, error: &Error) -> Result<()> {
+    send(output, &AnswerMessage::encode_error(None, &ErrorAnswer::from(error)))
 }
 
 fn send(output: &mut impl Write, message: &Packed<'_>) -> Result<()> {

@@ -5,11 +5,14 @@
 use protocol::database::{Column, Expected, QueryAnswer, QueryRequest};
 use protocol::pack::PackWriter;
 
+use super::memory::{Seat, Usage};
 use super::statement::is_for_clients;
 use crate::pg::PgSettings;
 use crate::pg::client::{PgClient, TypedRows};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+/// The most connections to PostgreSQL.
+const SESSIONS_MAX: usize = 8;
 /// The largest result of a statement, in bytes.
 const RESULT_BYTES_MAX: usize = 64 << 20;
 
@@ -27,14 +30,16 @@ mod oid {
 /// A connection to PostgreSQL for a client.
 pub(super) struct DatabaseSession {
     client: PgClient,
+    _seat: Seat,
 }
 
 impl DatabaseSession {
     /// Connects.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`], and [`ErrorCode::Access`] if the server serves no data directory.
-    pub(super) fn open(settings: Option<&PgSettings>, cancel: &CancelToken) -> Result<Self> {
+    /// [`ErrorCode::DbConnect`], and [`ErrorCode::Access`] if the server serves no data directory, or there are too many.
+    pub(super) fn open(settings: Option<&PgSettings>, usage: &Usage, cancel: &CancelToken) -> Result<Self> {
+        let seat = usage.databases.take(SESSIONS_MAX, "sessions with PostgreSQL")?;
         let settings = settings.ok_or_else(|| {
             crate::warn!("connection to PostgreSQL denied: the client asked for a repository");
             Error::new(ErrorCode::Access, "connection to PostgreSQL denied: the client asked for a repository")
@@ -42,7 +47,7 @@ impl DatabaseSession {
         let mut client = PgClient::connect(settings, cancel)?;
         // A function of a database's owner must not run in the place of one that a client may call
         client.rows("set search_path = 'pg_catalog'")?;
-        Ok(DatabaseSession { client })
+        Ok(DatabaseSession { client, _seat: seat })
     }
 
     /// Runs a statement, and returns the data of the answer.

@@ -20,7 +20,7 @@ use super::block::{BlockChecksums, BlockConvert};
 use super::files::Files;
 use super::formats::{FormatStage, key_digest, passphrase_text};
 use super::hashes::RunningHash;
-use super::memory::{Budget, Grown, too_much_memory};
+use super::memory::{CountedMemory, Grown, Usage};
 use super::stages::{Convert, ConvertStage, SinkStage, Stage, Tap, TapStage};
 use crate::pipeline::PageChecker;
 use crate::{Error, ErrorCode, Result};
@@ -35,8 +35,7 @@ pub(super) struct Chain {
     pub(super) stage: Stage,
     /// One for each filter, in order.
     entries: Vec<(StringId, Outcome)>,
-    /// The memory that it may use.
-    pub(super) memory_bytes: u64,
+    memory: CountedMemory,
 }
 
 /// Where the result of a filter comes from.
@@ -83,15 +82,12 @@ impl Chain {
     /// # Errors
     /// [`ErrorCode::Access`] for a file of a page check that is out of reach, [`ErrorCode::Memory`] if the filters need
     /// too much, and others for parameters that are not valid.
-    pub(super) fn new(input: Stage, filters: &[Filter<'_>], files: &Files, budget: &Budget) -> Result<Self> {
-        let mut chain = Chain { stage: input, entries: Vec::new(), memory_bytes: 0 };
+    pub(super) fn new(input: Stage, filters: &[Filter<'_>], files: &Files, usage: &Usage) -> Result<Self> {
+        let mut chain = Chain { stage: input, entries: Vec::new(), memory: usage.memory.count(0)? };
         for filter in filters {
-            chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes(filter));
-            if chain.memory_bytes > budget.memory_bytes_left {
-                return Err(too_much_memory());
-            }
+            chain.memory.add(memory_bytes(filter))?;
             let input = std::mem::replace(&mut chain.stage, Box::new(io::empty()));
-            let (stage, outcome) = build(filter, input, files, &budget.grown)?;
+            let (stage, outcome) = build(filter, input, files, &usage.grown)?;
             chain.stage = stage;
             chain.entries.push((filter.id(), outcome));
         }

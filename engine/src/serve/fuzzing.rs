@@ -1,12 +1,13 @@
 //! Access for the fuzz targets.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use protocol::options::OptionValue;
-use protocol::{Call, Capabilities, Dialect};
+use protocol::{Call, Capabilities, Dialect, Offer};
 use repo_format::layout::RepoPath;
 
-use super::{RepositoryKind, Served, ServedOptions, ServedRepository, ServedStorage, Server};
+use super::{RepositoryKind, ServeMore, Served, ServedOptions, ServedRepository, ServedStorage, Server};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenStorage, OpenedStorage, WriteOptions, put};
 use crate::{CancelToken, Result};
@@ -91,7 +92,29 @@ pub fn served_jobs(data: &[u8]) {
     let storage = ServedStorage::DataDirectory(concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/worker").into());
     let mut served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
     served.block_bytes = 1000;
-    let mut stream = Call::Offer(Capabilities::own()).encode(1, Dialect::NEWEST).to_vec();
+    let offer = Offer { capabilities: Capabilities::own(), following: 0 };
+    let mut stream = Call::Offer(offer).encode(1, Dialect::NEWEST).to_vec();
+    stream.extend(Call::Features.encode(2, Dialect::NEWEST).to_vec());
+    stream.extend_from_slice(data);
+    let mut answers = Answers::default();
+    // Any error is a right one
+    let _ = Server::greet(stream.as_slice(), &mut answers).and_then(|server| server.serve(served));
+    let outside = include_bytes!("../serve.rs");
+    let outside = outside.get(..40).unwrap_or_default();
+    assert!(!answers.0.windows(outside.len()).any(|window| window == outside));
+}
+
+/// The frames of a client that is rbr and has agreed on channels, to the same data directory.
+pub fn served_frames(data: &[u8]) {
+    let directory = |cancel: &CancelToken| {
+        let storage = ServedStorage::DataDirectory(concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/worker").into());
+        Served { block_bytes: 1000, ..Served::new(storage, Box::new(NoOptions), cancel.clone()) }
+    };
+    let serve = Box::new(move |cancel: &CancelToken| Ok(directory(cancel)));
+    let more = ServeMore { serve, silence_max: Duration::from_secs(10) };
+    let served = Served { more: Some(more), ..directory(&CancelToken::new()) };
+    let offer = Offer { capabilities: Capabilities::own(), following: 1 };
+    let mut stream = Call::Offer(offer).encode(1, Dialect::NEWEST).to_vec();
     stream.extend(Call::Features.encode(2, Dialect::NEWEST).to_vec());
     stream.extend_from_slice(data);
     let mut answers = Answers::default();

@@ -17,16 +17,14 @@ use super::database::DatabaseSession;
 use super::entry::FileInfo;
 use super::files::Files;
 use super::filters::OwnedResult;
-use super::memory::{Budget, Grown, MEMORY_BYTES_MAX};
+use super::memory::{Seat, Usage};
 use super::read::{ReadSession, SentChunk};
 use super::worker::{StoredChunk, WorkerSession, Workers};
 use super::write::WriteSession;
-use crate::{Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most sessions of a connection. Each may hold an open file.
 const SESSIONS_MAX: usize = 4096;
-/// The most connections to PostgreSQL.
-const DATABASE_SESSIONS_MAX: usize = 8;
 
 /// An open session.
 enum Session {
@@ -37,16 +35,6 @@ enum Session {
 }
 
 impl Session {
-    fn memory_bytes(&self) -> u64 {
-        match self {
-            Session::Read(session) => session.memory_bytes(),
-            Session::Write(session) => session.memory_bytes(),
-            Session::Database(_) => 0,
-            // That of its thread
-            Session::Worker(_) => 0,
-        }
-    }
-
     fn belongs_to(&self, command: CallKind) -> bool {
         matches!(
             (self, command),
@@ -96,9 +84,7 @@ pub(super) struct Handlers {
     served: Served,
     /// Open once the client has asked for the features.
     files: Option<Arc<Files>>,
-    sessions: HashMap<u64, Session>,
-    /// What the filters of all sessions have grown to.
-    grown: Grown,
+    sessions: HashMap<u64, (Session, Seat)>,
     /// Where chunks are read to.
     block: Vec<u8>,
     /// What both sides can do beyond pgBackRest's protocol.
@@ -110,8 +96,8 @@ impl Handlers {
     /// `capabilities` are those of both sides.
     pub(super) fn new(served: Served, capabilities: Capabilities) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        let (sessions, grown, workers) = (HashMap::new(), Grown::default(), Workers::default());
-        Handlers { served, files: None, sessions, grown, block, capabilities, workers }
+        let (sessions, workers) = (HashMap::new(), Workers::default());
+        Handlers { served, files: None, sessions, block, capabilities, workers }
     }
 
     /// Returns whether a command has a handler here. The others belong to the connection.
@@ -126,13 +112,23 @@ impl Handlers {
         &self.workers
     }
 
+    /// What the connection uses.
+    pub(super) fn usage(&self) -> &Usage {
+        &self.served.usage
+    }
+
+    /// Ends long work.
+    pub(super) fn cancel(&self) -> &CancelToken {
+        &self.served.cancel
+    }
+
     /// Reads a request.
     ///
     /// # Errors
     /// Those of [`Call::decode`], after which the file that the session writes is not completed: it lacks a block.
     pub(super) fn decode<'a>(&mut self, request: &RequestMessage<'a>, dialect: &Dialect) -> Result<Call<'a>> {
         let call = Call::decode(request, dialect);
-        if call.is_err() && matches!(self.sessions.get(&request.session), Some(Session::Write(_))) {
+        if call.is_err() && matches!(self.sessions.get(&request.session), Some((Session::Write(_), _))) {
             self.sessions.remove(&request.session);
         }
         call
@@ -172,7 +168,8 @@ impl Handlers {
         }
         if call.command().has_sessions() {
             // Before anything is opened: a file that is written in place loses its content at once
-            self.check_free(session)?;
+            let seat = self.seat(session)?;
+            return self.open(call, session, seat);
         }
         Ok(match call {
             Call::Options(request) => Reply::pack(self.options(request)?),
@@ -187,36 +184,39 @@ impl Handlers {
             }
             Call::PathSync(path) => self.changed(|files| files.sync_path(path))?,
             Call::Remove(request) => self.changed(|files| files.remove(request))?,
+            // The rest belongs to the connection or to a session
+            _ => Reply::empty(),
+        })
+    }
+
+    /// Opens a session.
+    fn open(&mut self, call: &Call<'_>, session: u64, seat: Seat) -> Result<Reply> {
+        let usage = &self.served.usage;
+        Ok(match call {
             Call::ReadOpen(request) => {
-                let opened = ReadSession::open(request, self.files()?, &self.budget())?;
+                let opened = ReadSession::open(request, self.files()?, usage, &self.served.cancel)?;
                 match opened {
-                    Some(reading) => self.begin_read(reading, session, true)?,
+                    Some(reading) => self.begin_read(reading, session, seat, true)?,
                     None => Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true },
                 }
             }
             Call::ReadManyOpen(request) => {
-                let files = Arc::clone(self.files()?);
-                let reading = ReadSession::open_many(request, &files, &self.budget())?;
-                self.begin_read(reading, session, false)?
+                let reading = ReadSession::open_many(request, self.files()?, usage)?;
+                self.begin_read(reading, session, seat, false)?
             }
             Call::WriteOpen(request) => {
-                let writing = WriteSession::open(request, self.files()?, &self.budget())?;
-                self.enter(session, Session::Write(Box::new(writing)))
+                let writing = WriteSession::open(request, self.files()?, usage)?;
+                self.enter(session, Session::Write(Box::new(writing)), seat)
             }
             Call::DatabaseOpen => {
-                let open = self.sessions.values().filter(|open| matches!(open, Session::Database(_))).count();
-                if open >= DATABASE_SESSIONS_MAX {
-                    return Err(too_many("sessions with PostgreSQL"));
-                }
-                let database = DatabaseSession::open(self.served.database.as_ref(), &self.served.cancel)?;
-                self.enter(session, Session::Database(Box::new(database)))
+                let database = DatabaseSession::open(self.served.database.as_ref(), usage, &self.served.cancel)?;
+                self.enter(session, Session::Database(Box::new(database)), seat)
             }
             Call::WorkerOpen(request) => {
                 let data_dir = self.files()?.data_dir()?;
-                let worker = self.workers.begin(request, data_dir, &self.budget(), &self.served.cancel)?;
-                self.enter(session, Session::Worker(Box::new(worker)))
+                let worker = self.workers.begin(request, data_dir, usage, &self.served.cancel)?;
+                self.enter(session, Session::Worker(Box::new(worker)), seat)
             }
-            // The rest belongs to the connection or to a session
             _ => Reply::empty(),
         })
     }
@@ -258,42 +258,35 @@ impl Handlers {
         Ok(Reply::pack(list.finish()))
     }
 
-    fn budget(&self) -> Budget {
-        let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
-        let used = used.saturating_add(self.grown.bytes()).saturating_add(self.workers.memory_bytes());
-        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used), grown: self.grown.clone() }
-    }
-
-    /// Checks that a session with this number can be opened.
-    fn check_free(&self, session: u64) -> Result<()> {
-        if self.sessions.len() >= SESSIONS_MAX {
-            return Err(too_many("sessions"));
-        }
+    /// Checks that a session with this number can be opened, and takes its seat.
+    fn seat(&self, session: u64) -> Result<Seat> {
         if self.sessions.contains_key(&session) {
             return Err(Error::new(ErrorCode::Protocol, format!("session id {session} is in use")));
         }
-        Ok(())
+        self.served.usage.sessions.take(SESSIONS_MAX, "sessions")
     }
 
     /// Keeps a session.
-    fn enter(&mut self, session: u64, opened: Session) -> Reply {
-        self.sessions.insert(session, opened);
+    fn enter(&mut self, session: u64, opened: Session, seat: Seat) -> Reply {
+        self.sessions.insert(session, (opened, seat));
         Reply::empty()
     }
 
-    /// Answers with the first chunk, and keeps the session if there is more.
-    fn begin_read(&mut self, mut reading: ReadSession, session: u64, opens: bool) -> Result<Reply> {
+    /// Answers with the first chunk, and keeps the session if there is more. `opens` tells whether the answer says whether the
+    /// file exists.
+    fn begin_read(&mut self, mut reading: ReadSession, session: u64, seat: Seat, opens: bool) -> Result<Reply> {
         let chunk = reading.next(&mut self.block, &self.served.cancel)?;
         let is_closed = chunk.results.is_some();
         if !is_closed {
-            self.enter(session, Session::Read(reading));
+            self.enter(session, Session::Read(reading), seat);
         }
         Ok(Reply { data: Data::Chunk { chunk, opens }, is_closed })
     }
 
     fn in_session(&mut self, call: &Call<'_>, number: u64) -> Result<Reply> {
         let command = call.command();
-        let Some(session) = self.sessions.get_mut(&number).filter(|session| session.belongs_to(command)) else {
+        let Some((session, _)) = self.sessions.get_mut(&number).filter(|(session, _)| session.belongs_to(command))
+        else {
             if let Call::Cancel(_) = call {
                 return Ok(Reply::closed());
             }
@@ -330,7 +323,7 @@ impl Handlers {
             }
             (Call::DatabaseQuery(request), Session::Database(database)) => Ok(Reply::pack(database.query(request)?)),
             (Call::Close(_), _) => match self.sessions.remove(&number) {
-                Some(Session::Write(writing)) => {
+                Some((Session::Write(writing), _)) => {
                     let results = writing.finish(&self.served.cancel)?;
                     Ok(Reply { data: Data::Results(results), is_closed: true })
                 }
@@ -345,12 +338,12 @@ impl Handlers {
 
     /// Begins a job, if there is one, and returns the next chunk.
     fn job(&mut self, call: &Call<'_>, number: u64) -> Result<StoredChunk> {
-        let (files, budget) = (Arc::clone(self.files()?), self.budget());
-        let Some(Session::Worker(worker)) = self.sessions.get_mut(&number) else {
+        let files = Arc::clone(self.files()?);
+        let Some((Session::Worker(worker), _)) = self.sessions.get_mut(&number) else {
             return Err(Error::new(ErrorCode::Assert, "session has no worker"));
         };
         if let Call::JobBegin(request) = call {
-            worker.begin(request, &files, &budget)?;
+            worker.begin(request, &files, &self.served.usage)?;
         }
         worker.next(&mut self.block, &self.served.cancel)
     }

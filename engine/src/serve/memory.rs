@@ -1,21 +1,90 @@
-//! The memory that the sessions of a connection may use.
+//! What the sessions of a connection may use: memory, and how many there may be.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use protocol::channel::CHANNELS_MAX;
+
+use super::handlers::too_many;
 use crate::{Error, ErrorCode, Result};
 
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
 /// of zst at level 22.
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// What filters may keep in addition while data passes, in bytes, such as the map of a file's blocks.
+/// The memory that the codecs of all channels of a connection may use, in bytes. This is enough for zst at level 22 on each.
+const CHANNELS_MEMORY_BYTES_MAX: u64 = CHANNELS_MAX as u64 * (1 << 30);
+/// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
 
-/// Limits what the filters of a connection use.
-pub(super) struct Budget {
-    pub(super) memory_bytes_left: u64,
-    /// What grows while data passes.
+/// What a connection uses. Its channels use it together. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Usage {
+    /// Memory that is known before.
+    pub(super) memory: UsedMemory,
+    /// Memory that grows while data passes.
     pub(super) grown: Grown,
+    /// Open sessions.
+    pub(super) sessions: Seats,
+    /// Sessions with PostgreSQL.
+    pub(super) databases: Seats,
+    /// Workers that run.
+    pub(super) workers: Seats,
+}
+
+impl Usage {
+    /// A connection without channels.
+    pub(super) fn of_connection() -> Self {
+        Self::with_memory(MEMORY_BYTES_MAX)
+    }
+
+    /// A connection with channels.
+    pub(super) fn of_channels() -> Self {
+        Self::with_memory(CHANNELS_MEMORY_BYTES_MAX)
+    }
+
+    fn with_memory(bytes_max: u64) -> Self {
+        let grown = Grown::default();
+        let memory = UsedMemory { bytes: Arc::default(), grown: grown.clone(), bytes_max };
+        Usage { memory, grown, sessions: Seats::default(), databases: Seats::default(), workers: Seats::default() }
+    }
+
+    /// A connection that may use so many bytes.
+    #[cfg(test)]
+    pub(super) fn of_bytes(bytes_max: u64) -> Self {
+        Self::with_memory(bytes_max)
+    }
+}
+
+/// Counts things of which there may be only some at a time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seats(Arc<AtomicUsize>);
+
+impl Seats {
+    /// Takes the seat of one more.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`] with this name if there are `most` already.
+    pub(super) fn take(&self, most: usize, what: &str) -> Result<Seat> {
+        let more = |taken: usize| (taken < most).then_some(taken + 1);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(|_| Seat(self.clone())).map_err(|_| too_many(what))
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A seat that is taken until this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Seats);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The error for a client whose sessions would need more than a connection may use.
@@ -23,7 +92,7 @@ pub(super) fn too_much_memory() -> Error {
     Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
 }
 
-/// What all filters of a connection have grown to, in bytes.
+/// What all filters and workers of a connection have grown to, in bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grown(Arc<AtomicU64>);
 
@@ -34,7 +103,7 @@ impl Grown {
     }
 }
 
-/// What one filter has grown to. Dropping it gives it back.
+/// What one filter, or the job of a worker, has grown to. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Growth {
     total: Grown,
@@ -53,11 +122,9 @@ impl Growth {
     /// [`ErrorCode::Memory`] if that is too much together with the other filters.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
-        // One thread serves a connection
-        if self.total.bytes().saturating_add(more) > GROWN_BYTES_MAX {
-            return Err(too_much_memory());
-        }
-        self.total.0.fetch_add(more, Ordering::Relaxed);
+        let grow = |total: u64| total.checked_add(more).filter(|total| *total <= GROWN_BYTES_MAX);
+        let grown = self.total.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow);
+        grown.map_err(|_| too_much_memory())?;
         self.bytes += more;
         Ok(())
     }
@@ -69,33 +136,59 @@ impl Drop for Growth {
     }
 }
 
-/// The memory of threads of a connection, in bytes. It counts until a thread has given it back, not until its session ends.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ThreadMemory(Arc<AtomicU64>);
+/// The memory of sessions and threads of a connection, in bytes. That of a thread counts until the thread has given it back, not
+/// until its session ends.
+#[derive(Clone, Debug)]
+pub(super) struct UsedMemory {
+    bytes: Arc<AtomicU64>,
+    /// What has grown counts, too.
+    grown: Grown,
+    bytes_max: u64,
+}
 
-impl ThreadMemory {
+impl UsedMemory {
     /// The sum.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Counts this many bytes.
-    pub(super) fn count(&self, bytes: u64) -> CountedMemory {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-        CountedMemory { total: self.clone(), bytes }
+    ///
+    /// # Errors
+    /// [`ErrorCode::Memory`] if that is too much together with the others.
+    pub(super) fn count(&self, bytes: u64) -> Result<CountedMemory> {
+        let mut counted = CountedMemory { total: self.clone(), bytes: 0 };
+        counted.add(bytes)?;
+        Ok(counted)
     }
 }
 
 /// Memory that counts until this is dropped.
 #[derive(Debug)]
 pub(super) struct CountedMemory {
-    total: ThreadMemory,
+    total: UsedMemory,
     bytes: u64,
+}
+
+impl CountedMemory {
+    /// Counts this many bytes more.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Memory`] if that is too much together with the others.
+    pub(super) fn add(&mut self, bytes: u64) -> Result<()> {
+        let max = self.total.bytes_max.saturating_sub(self.total.grown.bytes());
+        let add = |total: u64| total.checked_add(bytes).filter(|total| *total <= max);
+        let added = self.total.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        added.map_err(|_| too_much_memory())?;
+        self.bytes += bytes;
+        Ok(())
+    }
 }
 
 impl Drop for CountedMemory {
     fn drop(&mut self) {
-        self.total.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -116,5 +209,30 @@ mod tests {
         growths[0].grow_to(11).unwrap();
         drop(growths);
         assert_eq!(total.bytes(), 0);
+    }
+
+    #[test]
+    fn memory_is_counted_up_to_the_limit_and_until_it_is_dropped() {
+        let usage = Usage::of_bytes(100);
+        let (first, mut second) = (usage.memory.count(60).unwrap(), usage.memory.count(40).unwrap());
+        assert_eq!(second.add(1).unwrap_err().code, ErrorCode::Memory);
+        assert_eq!(usage.memory.count(u64::MAX).unwrap_err().code, ErrorCode::Memory);
+        drop(first);
+        let mut growth = Growth::new(&usage.grown);
+        growth.grow_to(50).unwrap();
+        assert_eq!(second.add(11).unwrap_err().code, ErrorCode::Memory);
+        second.add(10).unwrap();
+        drop((second, growth));
+        assert_eq!(usage.memory.bytes(), 0);
+    }
+
+    #[test]
+    fn seats_are_taken_up_to_the_limit_and_until_they_are_dropped() {
+        let seats = Seats::default();
+        let taken: Vec<_> = (0..3).map(|_| seats.take(3, "things").unwrap()).collect();
+        let error = seats.take(3, "things").unwrap_err();
+        assert_eq!((error.code, &*error.message), (ErrorCode::Access, "too many things"));
+        drop(taken);
+        assert_eq!(seats.taken(), 0);
     }
 }

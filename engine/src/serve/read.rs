@@ -9,7 +9,7 @@ use protocol::storage::{FileRange, ReadManyRequest, ReadRequest};
 
 use super::files::Files;
 use super::filters::{Chain, OwnedResult};
-use super::memory::{Budget, too_much_memory};
+use super::memory::{CountedMemory, Usage};
 use crate::storage::ReadRange;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -30,16 +30,18 @@ impl ReadSession {
     ///
     /// # Errors
     /// Those of [`Files::read`] and [`Chain::new`].
-    pub(super) fn open(request: &ReadRequest<'_>, files: &Files, budget: &Budget) -> Result<Option<Self>> {
+    pub(super) fn open(
+        request: &ReadRequest<'_>,
+        files: &Files,
+        usage: &Usage,
+        cancel: &CancelToken,
+    ) -> Result<Option<Self>> {
         let range = ReadRange { offset: request.offset, limit: request.limit };
         let Some(file) = files.read(request.path, range, request.version)? else { return Ok(None) };
-        let chain = Chain::new(file, &request.filters, files, budget)?;
+        // A chain without output reads all of the file at once
+        let file = Box::new(UntilCancelled { file, cancel: cancel.clone() });
+        let chain = Chain::new(file, &request.filters, files, usage)?;
         Ok(Some(ReadSession { chain }))
-    }
-
-    /// The memory that its filters may use.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.chain.memory_bytes
     }
 
     /// Fills `block` with the next part of the file.
@@ -70,6 +72,19 @@ impl ReadSession {
     }
 }
 
+/// A file whose reading ends with a token.
+struct UntilCancelled {
+    file: Box<dyn Read + Send>,
+    cancel: CancelToken,
+}
+
+impl Read for UntilCancelled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check()?;
+        self.file.read(buffer)
+    }
+}
+
 /// What a shared path needs besides its text, in bytes.
 const PATH_BYTES: u64 = 32;
 
@@ -77,8 +92,8 @@ const PATH_BYTES: u64 = 32;
 pub(super) struct Parts {
     ranges: std::vec::IntoIter<OwnedRange>,
     current: Option<Box<dyn Read + Send>>,
-    /// The memory of the ranges.
-    memory_bytes: u64,
+    /// That of the ranges.
+    _memory: CountedMemory,
 }
 
 struct OwnedRange {
@@ -94,24 +109,20 @@ impl ReadSession {
     ///
     /// # Errors
     /// [`ErrorCode::FileMissing`], and those of [`ReadSession::open`].
-    pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, budget: &Budget) -> Result<Self> {
-        let parts = Parts::new(&request.ranges, files.features().path, budget)?;
-        let memory_bytes = parts.memory_bytes;
-        let memory_bytes_left = budget.memory_bytes_left.saturating_sub(memory_bytes);
-        let left = Budget { memory_bytes_left, grown: budget.grown.clone() };
+    pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, usage: &Usage) -> Result<Self> {
+        let parts = Parts::new(&request.ranges, files.features().path, usage)?;
         let source = PartsSource { parts, files: Arc::clone(files) };
-        let mut chain = Chain::new(Box::new(source), &request.filters, files, &left)?;
-        chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes);
+        let chain = Chain::new(Box::new(source), &request.filters, files, usage)?;
         Ok(ReadSession { chain })
     }
 }
 
 impl Parts {
     /// Relative paths are below `base`.
-    fn new(ranges: &[FileRange<'_>], base: &str, budget: &Budget) -> Result<Self> {
+    fn new(ranges: &[FileRange<'_>], base: &str, usage: &Usage) -> Result<Self> {
         let base = base.trim_end_matches('/');
         let mut last: Option<(Arc<str>, u64)> = None;
-        let mut memory_bytes = (ranges.len() * size_of::<OwnedRange>()) as u64;
+        let mut memory = usage.memory.count((ranges.len() * size_of::<OwnedRange>()) as u64)?;
         let mut owned = Vec::new();
         for range in ranges {
             let path =
@@ -126,19 +137,16 @@ impl Parts {
                     Arc::clone(name)
                 }
                 _ => {
-                    memory_bytes = memory_bytes.saturating_add(path.len() as u64 + PATH_BYTES);
+                    memory.add(path.len() as u64 + PATH_BYTES)?;
                     path.into()
                 }
             };
             last = Some((Arc::clone(&path), range.offset.saturating_add(range.limit.unwrap_or(0))));
             let version = range.version.map(str::to_owned);
-            memory_bytes = memory_bytes.saturating_add(version.as_ref().map_or(0, |version| version.len() as u64));
-            if memory_bytes > budget.memory_bytes_left {
-                return Err(too_much_memory());
-            }
+            memory.add(version.as_ref().map_or(0, |version| version.len() as u64))?;
             owned.push(OwnedRange { path, offset: range.offset, limit: range.limit, version });
         }
-        Ok(Parts { ranges: owned.into_iter(), current: None, memory_bytes })
+        Ok(Parts { ranges: owned.into_iter(), current: None, _memory: memory })
     }
 }
 
@@ -178,6 +186,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn file_that_is_read_without_output_ends_with_the_token() {
+        let cancel = CancelToken::new();
+        let mut file = UntilCancelled { file: Box::new(io::repeat(1)), cancel: cancel.clone() };
+        std::thread::scope(|scope| {
+            let reads = scope.spawn(move || io::copy(&mut file, &mut io::sink()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!reads.is_finished());
+            cancel.cancel();
+            assert!(reads.join().unwrap().is_err());
+        });
+    }
+
+    #[test]
     fn ranges_of_a_file_share_its_path_and_count() {
         let ranges = |path: fn(u64) -> &'static str| -> Vec<FileRange<'static>> {
             (0..1000)
@@ -191,16 +212,20 @@ mod tests {
                 .collect()
         };
         let same = ranges(|_| "backup/demo/x");
-        let left = |memory_bytes_left| Budget { memory_bytes_left, grown: crate::serve::memory::Grown::default() };
-        let parts = Parts::new(&same, "/repo/", &left(1 << 20)).unwrap();
+        let usage = Usage::of_bytes(1 << 20);
+        let parts = Parts::new(&same, "/repo/", &usage).unwrap();
+        let few = usage.memory.bytes();
         let paths: Vec<_> = parts.ranges.as_slice().iter().map(|range| &range.path).collect();
         assert!(paths.iter().all(|path| Arc::ptr_eq(path, paths[0])) && **paths[0] == *"/repo/backup/demo/x");
         let other = ranges(|offset| if offset % 2 == 0 { "backup/demo/a" } else { "backup/demo/b" });
-        let more = Parts::new(&other, "/repo", &left(1 << 20)).unwrap().memory_bytes;
-        assert!(more > parts.memory_bytes + 999 * PATH_BYTES, "{more}");
-        let error = Parts::new(&other, "/repo", &left(more - 1)).err().unwrap();
+        let others = Parts::new(&other, "/repo", &usage).unwrap();
+        let more = usage.memory.bytes() - few;
+        assert!(more > few + 999 * PATH_BYTES, "{more}");
+        drop((parts, others));
+        assert_eq!(usage.memory.bytes(), 0);
+        let error = Parts::new(&other, "/repo", &Usage::of_bytes(more - 1)).err().unwrap();
         assert_eq!(error.code, ErrorCode::Memory);
         let back = [same[5], same[4]];
-        assert_eq!(Parts::new(&back, "/repo", &left(1 << 20)).err().unwrap().code, ErrorCode::Assert);
+        assert_eq!(Parts::new(&back, "/repo", &usage).err().unwrap().code, ErrorCode::Assert);
     }
 }

@@ -8,7 +8,6 @@ mod convert;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -19,17 +18,20 @@ use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
+use super::block;
 use super::files::Files;
-use super::handlers::too_many;
-use super::memory::{Budget, CountedMemory, ThreadMemory, too_much_memory};
+use super::memory::{CountedMemory, Grown, Growth, Usage};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
-use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::pipeline::backup::{CodecPool, CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
+use crate::progress::{BytesUnderWay, JobProgress};
 use crate::work::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most workers of a connection, with those that are about to end.
 const WORKERS_MAX: usize = 32;
+/// The most files that the workers of a connection encode at a time: one that waits for the client, and one that does not.
+const CODECS_MAX: usize = 2;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
 /// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,
@@ -40,22 +42,13 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) struct Workers {
     /// The right to compute.
     slots: Arc<Slots>,
-    running: Arc<AtomicUsize>,
-    memory: ThreadMemory,
+    codecs: Arc<CodecPool>,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { slots: Slots::new(1), running: Arc::default(), memory: ThreadMemory::default() }
-    }
-}
-
-/// A worker that runs. Its number goes down when it ends.
-struct Running(Arc<AtomicUsize>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let codecs = Arc::new(CodecPool::new(CODECS_MAX).sparing_memory());
+        Workers { slots: Slots::new(1), codecs }
     }
 }
 
@@ -84,6 +77,7 @@ struct Ended {
 pub(super) struct StoredChunk {
     size: usize,
     end: Option<Ended>,
+    bytes_done: u64,
 }
 
 impl StoredChunk {
@@ -94,7 +88,7 @@ impl StoredChunk {
             checksum: &end.checksum.0,
             results: end.results.iter().map(convert::result).collect(),
         });
-        JobChunk { data: block.get(..self.size).unwrap_or_default(), end }
+        JobChunk { data: block.get(..self.size).unwrap_or_default(), end, bytes_done: self.bytes_done }
     }
 }
 
@@ -108,7 +102,8 @@ pub(super) struct WorkerSession {
     rest: (Vec<u8>, usize),
     is_running: bool,
     cancel: CancelToken,
-    memory: ThreadMemory,
+    /// What its job has copied.
+    under_way: BytesUnderWay,
     page_size: u32,
 }
 
@@ -125,11 +120,6 @@ impl Drop for WorkerSession {
 }
 
 impl Workers {
-    /// The memory that the workers and their jobs may use, also of those that are about to end.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.memory.bytes()
-    }
-
     /// Starts a worker.
     ///
     /// # Errors
@@ -139,48 +129,32 @@ impl Workers {
         &self,
         request: &WorkerRequest<'_>,
         data_dir: DataDir,
-        budget: &Budget,
+        usage: &Usage,
         cancel: &CancelToken,
     ) -> Result<WorkerSession> {
-        let memory_bytes = convert::worker_memory_bytes(request)?;
-        if memory_bytes > budget.memory_bytes_left {
-            return Err(too_much_memory());
-        }
-        let (rules, version_force) = (convert::rules(request)?, convert::version(request)?);
+        let memory = usage.memory.count(convert::worker_memory_bytes(request)?)?;
+        let (rules, version_force) = (convert::rules(request, Arc::clone(&self.codecs))?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
-        if self.running.fetch_add(1, Ordering::Relaxed) >= WORKERS_MAX {
-            drop(Running(Arc::clone(&self.running)));
-            return Err(too_many("workers"));
-        }
-        let running = Running(Arc::clone(&self.running));
+        let counted = (usage.workers.take(WORKERS_MAX, "workers")?, memory);
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
-        let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
-        let counted = (running, self.memory.count(memory_bytes));
+        let warnings = Inherited::from_this_thread();
+        let under_way = BytesUnderWay::default();
+        let line = Line {
+            slots,
+            stop: cancel.clone(),
+            pieces: sender,
+            network,
+            under_way: under_way.clone(),
+            grown: usage.grown.clone(),
+        };
         let body = move || {
             let _counted = counted;
-            let turn = slots.turn();
-            let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn).sparing_memory();
-            let mut work = |job: OwnedJob| {
-                let mut store = Store::new(&job, &sender, &turn, network);
-                // Each job has a place of its own in the queue, and waits for nothing else with a slot
-                let run = || worker.run(&job.job, &mut store, &stop).and_then(|results| store.end(results));
-                turn.run(run)
-            };
-            warnings.during(|| {
-                while let Ok(job) = next.recv() {
-                    let (piece, has_failed) = match work(job) {
-                        Ok(ended) => (Piece::End(ended), false),
-                        Err(error) => (Piece::Failed(error), true),
-                    };
-                    // A client that has left needs no answer
-                    if sender.send(piece).is_err() || has_failed {
-                        return;
-                    }
-                }
-            });
+            let turn = line.slots.turn();
+            let worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
+            warnings.during(|| line.work(worker, &turn, &next));
         };
         let started = Builder::new().name("copy".to_owned()).spawn(body);
         let thread = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
@@ -191,7 +165,7 @@ impl Workers {
             rest: (Vec::new(), 0),
             is_running: false,
             cancel,
-            memory: self.memory.clone(),
+            under_way,
             page_size: request.page_size,
         })
     }
@@ -203,14 +177,11 @@ impl WorkerSession {
     /// # Errors
     /// [`ErrorCode::Protocol`] if it still has one, [`ErrorCode::Access`] for a file out of reach, [`ErrorCode::Memory`] if
     /// the job needs too much, and others for parameters that are not valid.
-    pub(super) fn begin(&mut self, request: &JobRequest<'_>, files: &Files, budget: &Budget) -> Result<()> {
+    pub(super) fn begin(&mut self, request: &JobRequest<'_>, files: &Files, usage: &Usage) -> Result<()> {
         if self.is_running {
             return Err(Error::new(ErrorCode::Protocol, "worker has a job already"));
         }
-        let bytes = convert::job_memory_bytes(request);
-        if bytes > budget.memory_bytes_left {
-            return Err(too_much_memory());
-        }
+        let memory = usage.memory.count(convert::job_memory_bytes(request))?;
         // Before anything is opened
         request.files.iter().try_for_each(|file| files.check_name(file.name))?;
         let job = convert::job(request, self.page_size)?;
@@ -218,7 +189,7 @@ impl WorkerSession {
             let map = file.blocks.as_ref()?.prior_map?;
             Some((file.name.into(), map.to_vec()))
         });
-        let job = OwnedJob { job, maps: maps.collect(), _memory: self.memory.count(bytes) };
+        let job = OwnedJob { job, maps: maps.collect(), _memory: memory };
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {
             return Err(Error::new(ErrorCode::Assert, "worker has ended"));
@@ -232,6 +203,12 @@ impl WorkerSession {
     /// # Errors
     /// Those of the job, after which the worker has ended; [`ErrorCode::Term`] after a signal.
     pub(super) fn next(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<StoredChunk> {
+        let (size, end) = self.fill(block, cancel)?;
+        Ok(StoredChunk { size, end, bytes_done: self.under_way.bytes() })
+    }
+
+    /// Returns the bytes in `block`, and what was done if the job has ended.
+    fn fill(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<(usize, Option<Ended>)> {
         let mut size = 0;
         loop {
             let (rest, begin) = &mut self.rest;
@@ -240,16 +217,16 @@ impl WorkerSession {
             block[size..size + taken].copy_from_slice(&left[..taken]);
             (*begin, size) = (*begin + taken, size + taken);
             if size == block.len() {
-                return Ok(StoredChunk { size, end: None });
+                return Ok((size, None));
             }
             if !self.is_running {
-                return Ok(StoredChunk { size, end: None });
+                return Ok((size, None));
             }
             match self.receive()? {
                 Some(Piece::Data(data)) => self.rest = (data, 0),
                 None => {
                     cancel.check()?;
-                    return Ok(StoredChunk { size, end: None });
+                    return Ok((size, None));
                 }
                 Some(Piece::Failed(error)) => {
                     self.is_running = false;
@@ -258,7 +235,7 @@ impl WorkerSession {
                 Some(Piece::End(end)) => {
                     self.is_running = false;
                     self.rest = (Vec::new(), 0);
-                    return Ok(StoredChunk { size, end: Some(end) });
+                    return Ok((size, Some(end)));
                 }
             }
         }
@@ -274,6 +251,42 @@ impl WorkerSession {
     }
 }
 
+/// What connects the thread of a worker with its session.
+struct Line {
+    /// The right to compute.
+    slots: Arc<Slots>,
+    stop: CancelToken,
+    pieces: SyncSender<Piece>,
+    /// The compression on the way.
+    network: Option<Compression>,
+    under_way: BytesUnderWay,
+    grown: Grown,
+}
+
+impl Line {
+    /// Does jobs until there are no more, one fails, or the client has left.
+    fn work(&self, mut worker: LocalWorker<'_>, turn: &Turn, next: &Receiver<OwnedJob>) {
+        while let Ok(job) = next.recv() {
+            let mut store = Store::new(&job, &self.pieces, turn, self.network);
+            store.progress = self.under_way.begin(u64::MAX);
+            store.map_growth = Some(Growth::new(&self.grown));
+            // Each job has a place of its own in the queue, and waits for nothing else with a slot
+            let run = || worker.run(&job.job, &mut store, &self.stop).and_then(|results| store.end(results));
+            let (piece, has_failed) = match turn.run(run) {
+                Ok(ended) => (Piece::End(ended), false),
+                Err(error) => (Piece::Failed(error), true),
+            };
+            // What comes now belongs to the next job
+            drop(store);
+            drop(job);
+            // A client that has left needs no answer
+            if self.pieces.send(piece).is_err() || has_failed {
+                return;
+            }
+        }
+    }
+}
+
 /// The client's repository as a worker sees it.
 struct Store<'a> {
     job: &'a OwnedJob,
@@ -281,13 +294,26 @@ struct Store<'a> {
     turn: &'a Turn,
     network: Option<Compression>,
     compressor: Option<Compressor>,
+    progress: JobProgress,
+    /// The memory of the largest block map that was made.
+    map_growth: Option<Growth>,
     size: u64,
     hasher: Sha1Hasher,
 }
 
 impl<'a> Store<'a> {
     fn new(job: &'a OwnedJob, pieces: &'a SyncSender<Piece>, turn: &'a Turn, network: Option<Compression>) -> Self {
-        Store { job, pieces, turn, network, compressor: None, size: 0, hasher: Sha1Hasher::new() }
+        Store {
+            job,
+            pieces,
+            turn,
+            network,
+            compressor: None,
+            progress: JobProgress::UNSEEN,
+            map_growth: None,
+            size: 0,
+            hasher: Sha1Hasher::new(),
+        }
     }
 
     /// Compresses for the way, if that was asked for.
@@ -327,6 +353,15 @@ impl JobStore for Store<'_> {
             None => piece.extend_from_slice(bytes),
         }
         if piece.is_empty() { Ok(()) } else { self.send(Piece::Data(piece)) }
+    }
+
+    fn map_grows(&mut self, blocks: u64) -> Result<()> {
+        let bytes = blocks.saturating_mul(block::MAP_ENTRY_BYTES);
+        self.map_growth.as_mut().map_or(Ok(()), |growth| growth.grow_to(bytes))
+    }
+
+    fn progress(&self) -> JobProgress {
+        self.progress.clone()
     }
 
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {

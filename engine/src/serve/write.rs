@@ -6,7 +6,7 @@ use protocol::storage::WriteRequest;
 
 use super::files::Files;
 use super::filters::{Chain, OwnedResult};
-use super::memory::{Budget, too_much_memory};
+use super::memory::{CountedMemory, Usage};
 use super::stages::Feed;
 use crate::storage::RepoWriter;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -26,6 +26,7 @@ pub(super) struct WriteSession {
     writer: Box<dyn RepoWriter>,
     /// None if no filter changes the data and none looks at it.
     buffer: Vec<u8>,
+    _memory: CountedMemory,
 }
 
 impl WriteSession {
@@ -33,20 +34,13 @@ impl WriteSession {
     ///
     /// # Errors
     /// Those of [`Files::write`] and [`Chain::new`].
-    pub(super) fn open(request: &WriteRequest<'_>, files: &Files, budget: &Budget) -> Result<Self> {
-        if budget.memory_bytes_left < WRITER_BYTES {
-            return Err(too_much_memory());
-        }
+    pub(super) fn open(request: &WriteRequest<'_>, files: &Files, usage: &Usage) -> Result<Self> {
+        let memory = usage.memory.count(WRITER_BYTES)?;
         let feed = Feed::default();
-        let chain = Chain::new(Box::new(feed.clone()), &request.filters, files, budget)?;
+        let chain = Chain::new(Box::new(feed.clone()), &request.filters, files, usage)?;
         let writer = files.write(request)?;
         let buffer = if request.filters.is_empty() { Vec::new() } else { vec![0; OUTPUT_BYTES] };
-        Ok(WriteSession { path: request.path.to_owned(), chain, feed, writer, buffer })
-    }
-
-    /// The memory that it may use.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.chain.memory_bytes.saturating_add(WRITER_BYTES)
+        Ok(WriteSession { path: request.path.to_owned(), chain, feed, writer, buffer, _memory: memory })
     }
 
     /// Writes a block.

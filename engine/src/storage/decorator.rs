@@ -92,8 +92,12 @@ impl<D: Decorator> RepoStorage for D {
         Ok(self.call(|inner| inner.read(path, range))?.map(|reader| self.reader(reader)))
     }
 
+    fn sums(&self) -> bool {
+        self.allows_sums() && self.inner().sums()
+    }
+
     fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
-        if self.allows_sums() { self.call(|inner| inner.sum(content)) } else { Ok(None) }
+        if self.sums() { self.call(|inner| inner.sum(content)) } else { Ok(None) }
     }
 
     fn read_ahead(&self) -> ReadAhead {

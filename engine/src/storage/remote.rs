@@ -8,7 +8,7 @@ mod read;
 mod sum;
 mod write;
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use protocol::Call;
@@ -26,7 +26,7 @@ use super::{
     Concurrency, ContentSum, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange,
     RepoPath, RepoReader, RepoStorage, RepoWriter, StoredContent, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
+use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository directory.
@@ -36,9 +36,17 @@ const READS_AHEAD: usize = 4;
 /// Requests to remove that are sent before the first answer is read.
 const REMOVED_AT_ONCE: usize = 100;
 
+/// How to reach a repository on another host.
+#[derive(Clone, Debug)]
+pub struct RemoteRepoSettings {
+    /// How to start each process: first that of the command itself, then those that may be started for files that are in use at
+    /// the same time.
+    pub processes: Vec<RemoteSettings>,
+}
+
 /// A repository on another host.
 pub struct RemoteStorage {
-    connection: Arc<Connection>,
+    lanes: Arc<Lanes>,
     /// The repository's root on the host.
     root: String,
     features: Features,
@@ -48,18 +56,25 @@ pub struct RemoteStorage {
     compresses_reads: bool,
 }
 
-impl OpenStorage for RemoteSettings {
+impl OpenStorage for RemoteRepoSettings {
     fn open(&self) -> Result<OpenedStorage> {
-        RemoteStorage::over(Connection::open(self)?, self)
+        let connection = match &*self.processes {
+            [] => return Err(Error::new(ErrorCode::Assert, "no settings of a remote process")),
+            [only] => Connection::open(only)?,
+            [first, ..] => Connection::open_with_channels(first)?,
+        };
+        RemoteStorage::over(connection, &self.processes)
     }
 }
 
 impl RemoteStorage {
-    /// The repository of a connection.
-    pub(crate) fn over(connection: Arc<Connection>, settings: &RemoteSettings) -> Result<OpenedStorage> {
+    /// The repository of a connection, and how to reach it.
+    pub(crate) fn over(connection: Arc<Connection>, processes: &[RemoteSettings]) -> Result<OpenedStorage> {
         // Only the configuration of that host may contain it
-        let answer = connection.cipher_answer();
-        let passphrase = answer.map_or(Ok(None), |answer| cipher_pass(answer, settings.key))?;
+        let passphrase = match (processes.first(), connection.cipher_answer()) {
+            (Some(settings), Some(answer)) => cipher_pass(answer, settings.key)?,
+            _ => None,
+        };
         let found = connection.features()?;
         let has = |bit| found.features.has(bit);
         let features = Features {
@@ -69,15 +84,16 @@ impl RemoteStorage {
             path_sync: has(StorageFeatures::PATH_SYNC),
             errors_last: false,
         };
-        let root = found.path.trim_end_matches('/').to_owned();
-        let network_level = settings.network_level;
-        let has_versions = has(StorageFeatures::VERSIONS);
-        let storage = RemoteStorage { connection, root, features, network_level, compresses_reads: false };
-        let storage: Arc<dyn RepoStorage> = match settings.target_time {
+        let (root, has_versions) = (found.path.trim_end_matches('/').to_owned(), has(StorageFeatures::VERSIONS));
+        let lanes = Arc::new(Lanes::new(connection, processes.to_vec()));
+        let network_level = processes.first().and_then(|settings| settings.network_level);
+        let storage = RemoteStorage { lanes, root, features, network_level, compresses_reads: false };
+        let past = processes.first().and_then(|settings| Some((settings, settings.target_time?)));
+        let storage: Arc<dyn RepoStorage> = match past {
             None => Arc::new(storage),
-            Some(time) if has_versions => Arc::new(PastStorage::new(storage, time)),
+            Some((_, time)) if has_versions => Arc::new(PastStorage::new(storage, time)),
             // Reading the present when the past was requested would be worse than an error
-            Some(_) => return Err(no_versions(&settings.host)),
+            Some((settings, _)) => return Err(no_versions(&settings.host)),
         };
         Ok(OpenedStorage { storage, passphrase })
     }
@@ -118,14 +134,16 @@ impl RemoteStorage {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<Answer> {
-        self.connection.call(call)
+        self.lanes.first().call(call)
     }
 
     /// Asks for a file, or for a version of it.
-    fn ask(&self, path: &RepoPath, range: ReadRange, version: Option<&str>) -> Result<RemoteOpening> {
-        let (path, ReadRange { offset, limit }) = (&*self.absolute(path), range);
+    fn ask(&self, path: &RepoPath, range: ReadRange, version: Option<&str>) -> Result<AskedFile> {
+        let (path, lane) = (&*self.absolute(path), self.lanes.take()?);
+        let ReadRange { offset, limit } = range;
         let request = ReadRequest { path, offset, limit, version, filters: Vec::new() };
-        RemoteOpening::send(&self.connection, request, self.read_level())
+        let level = self.read_level();
+        Ok(AskedFile { opening: RemoteOpening::send(lane.connection(), request, level)?, lane, level, limit })
     }
 
     /// Lists a directory as of a time in seconds since the epoch; 0 for now.
@@ -142,9 +160,9 @@ impl RemoteStorage {
     /// This storage, compressing on their way what is read.
     fn compressing(&self) -> Option<RemoteStorage> {
         self.network_level?;
-        let (connection, root) = (Arc::clone(&self.connection), self.root.clone());
+        let (lanes, root) = (Arc::clone(&self.lanes), self.root.clone());
         let Self { features, network_level, .. } = *self;
-        Some(RemoteStorage { connection, root, features, network_level, compresses_reads: true })
+        Some(RemoteStorage { lanes, root, features, network_level, compresses_reads: true })
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
@@ -197,7 +215,11 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        PlainReader::opened(self.ask(path, range, None)?.wait()?, self.read_level(), range.limit)
+        self.ask(path, range, None)?.opened()
+    }
+
+    fn sums(&self) -> bool {
+        true
     }
 
     fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
@@ -216,17 +238,15 @@ impl RepoStorage for RemoteStorage {
         if range.limit == Some(0) {
             return PendingRead::opened(self.read(path, range));
         }
-        let level = self.read_level();
         match self.ask(path, range, None) {
-            Ok(opening) => PendingRead::later(move || PlainReader::opened(opening.wait()?, level, range.limit)),
+            Ok(asked) => PendingRead::later(|| asked.opened()),
             Err(error) => PendingRead::opened(Err(error)),
         }
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let options = WriteOptions { sync_path: options.sync_path && self.features.path_sync, ..options };
-        let connection = Arc::clone(&self.connection);
-        Ok(Box::new(RemoteWriter::new(connection, self.absolute(path), options, self.network_level)))
+        Ok(Box::new(RemoteWriter::new(self.lanes.take()?, self.absolute(path), options, self.network_level)))
     }
 
     fn create_path(&self, path: &RepoPath) -> Result<()> {
@@ -248,7 +268,7 @@ impl RepoStorage for RemoteStorage {
             let sent = some.iter().map(|path| {
                 let absolute = self.absolute(path);
                 let request = RemoveRequest { path: &absolute, error_on_missing: false };
-                self.connection.send(&Call::Remove(request), None)
+                self.lanes.first().send(&Call::Remove(request), None)
             });
             // All are sent before the first answer is waited for
             let sent = sent.collect::<Result<Vec<_>>>()?;
@@ -279,15 +299,50 @@ impl RepoStorage for RemoteStorage {
         let path = self.absolute(link);
         // Done in this order
         let removed =
-            self.connection.send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
+            self.lanes.first().send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
         let request = LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic };
-        let linked = self.connection.send(&Call::Link(request), None)?;
+        let linked = self.lanes.first().send(&Call::Link(request), None)?;
         removed.wait().and(linked.wait()).map(drop)
     }
 
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
         let (target, path) = (self.absolute(existing), self.absolute(link));
         self.call(&Call::Link(LinkRequest { target: &target, path: &path, link_type: LinkType::Hard })).map(drop)
+    }
+}
+
+/// A file that was asked for, and the connection that it uses.
+struct AskedFile {
+    opening: RemoteOpening,
+    lane: LaneUse,
+    level: Option<i32>,
+    limit: Option<u64>,
+}
+
+impl AskedFile {
+    /// Waits until the file is open; `None` if it is missing.
+    fn opened(self) -> Result<Option<Box<dyn RepoReader>>> {
+        let AskedFile { opening, lane, level, limit } = self;
+        let reader = PlainReader::opened(opening.wait()?, level, limit)?;
+        Ok(reader.map(|reader| Box::new(LaneReader { reader, _lane: lane }) as Box<dyn RepoReader>))
+    }
+}
+
+/// A file that is read, and the connection that it uses.
+struct LaneReader {
+    reader: Box<dyn RepoReader>,
+    _lane: LaneUse,
+}
+
+impl Read for LaneReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl RepoReader for LaneReader {
+    fn is_ready(&self) -> bool {
+        self.reader.is_ready()
     }
 }
 

@@ -287,16 +287,21 @@ impl FileChecker {
 
 /// Returns whether a file was found good beside the data. If not, reading it here tells what is wrong with it.
 fn is_good(storage: &dyn RepoStorage, check: &FileCheck) -> bool {
+    if !storage.sums() {
+        return false;
+    }
     let FileCheck { path, range, cipher, compress_type, .. } = check;
     let content = StoredContent { path, range: *range, cipher, compress_type: *compress_type };
-    match storage.sum(&content) {
-        Ok(Some(sum)) => sum.checksum == check.checksum && check.size.is_none_or(|size| size == sum.size),
-        Ok(None) => false,
-        Err(error) => {
-            crate::debug!("'{}' is read here: {error}", storage.display(path));
-            false
+    let why = match storage.sum(&content) {
+        Ok(Some(sum)) if sum.checksum == check.checksum && check.size.is_none_or(|size| size == sum.size) => {
+            return true;
         }
-    }
+        Ok(Some(_)) => "its checksum or size is another one".to_owned(),
+        Ok(None) => "it is missing, or can't be summed up there".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    crate::debug!("'{}' is read here: {why}", storage.display(path));
+    false
 }
 
 /// What a file was read as.

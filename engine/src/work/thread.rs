@@ -34,7 +34,7 @@ impl<'scope, R: Send + 'scope> Helper<'scope, R> {
 
 /// Starts a thread, whose warnings count among those of the calling thread. Unlike [`Scope::spawn`], this does not panic
 /// if the system starts no more.
-pub(super) fn start<'scope, 'env, R: Send + 'scope>(
+pub(crate) fn start<'scope, 'env, R: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     name: &str,
     work: impl FnOnce() -> R + Send + 'scope,
@@ -46,7 +46,7 @@ pub(super) fn start<'scope, 'env, R: Send + 'scope>(
 }
 
 /// Runs the work. A panic is an error ([`ErrorCode::Assert`]).
-pub(super) fn caught<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(crate) fn caught<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::StringId;
 use crate::copy::{RequestedBlocks, RequestedFile};
 use crate::database::Expected;
 use crate::filter::{
@@ -11,6 +10,7 @@ use crate::filter::{
     PageCheckFilter, PassphraseBytes,
 };
 use crate::storage::{FileRange, InfoLevel, LinkType};
+use crate::{Capabilities, StringId};
 
 /// Values that requests refer to.
 #[derive(Clone, Debug)]
@@ -196,8 +196,8 @@ impl Values {
         let mut calls = self.storage_calls();
         calls.extend([
             Call::Noop,
-            Call::Offer(Capabilities::own()),
-            Call::Offer(Capabilities::default()),
+            Call::Offer(Offer { capabilities: Capabilities::own(), following: self.small[0] }),
+            Call::Offer(Offer::default()),
             Call::Exit,
             Call::Config(ConfigRequest { arguments: texts.clone() }),
             Call::Options(OptionsRequest { names: texts }),

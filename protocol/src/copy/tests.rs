@@ -33,7 +33,7 @@ proptest! {
         results in prop::option::of(prop::collection::vec(result(), 0..5)),
     ) {
         let end = results.map(|results| JobEnd { size, checksum: &[9; 20], results });
-        let chunk = JobChunk { data: &data, end };
+        let chunk = JobChunk { data: &data, end, bytes_done: 7 << 40 };
         let encoded = chunk.encode().finish().to_vec();
         prop_assert_eq!(JobChunk::decode(Some(&encoded)).unwrap(), chunk);
     }

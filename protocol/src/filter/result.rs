@@ -40,6 +40,9 @@ pub struct PageCheckResult {
     pub is_aligned: bool,
 }
 
+/// The most damaged pages that an answer may name: those of a file of 32 GiB.
+const PAGE_ERRORS_MAX: usize = 1 << 22;
+
 /// Writes the results of a list.
 pub fn encode_results<'a>(results: &[FilterResult<'a>]) -> PackWriter<'a> {
     let mut list = PackWriter::new();
@@ -139,6 +142,9 @@ impl PageCheckResult {
         if let Some(mut array) = reader.array()? {
             // A field's id is the number of the page plus 1
             while let Some((id, _)) = array.value()? {
+                if errors.len() == PAGE_ERRORS_MAX {
+                    return Err(format_error(format!("more than {PAGE_ERRORS_MAX} damaged pages")));
+                }
                 errors.push(id - 1);
             }
             array.finish()?;

@@ -9,7 +9,9 @@ use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace};
 use crate::pg::host::loopback::LoopBack;
 use crate::pg::{PgHost, PgSession};
-use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker};
+use crate::pipeline::backup::{
+    CodecPool, Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker,
+};
 use crate::pipeline::restore::{BlockGeometry, Hashed};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::on_turn::OnTurn;
@@ -115,6 +117,7 @@ fn rules() -> CopyRules {
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::IN_PLACE,
+        codecs: Arc::new(CodecPool::new(2)),
     }
 }
 

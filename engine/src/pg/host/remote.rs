@@ -3,7 +3,8 @@
 //! The processes are `pgbackrest COMMAND:remote`, or rbr in its place ([`crate::remote`]). The first one belongs to the
 //! command itself: it holds the locks of that host until the end, connects to the server and lists the data directory.
 //! Each worker has one more, which reads, checks, compresses and encrypts files, because a process answers one request
-//! after the other. They are started when they are first needed.
+//! after the other. They are started when they are first needed. rbr on that host serves workers on channels instead, which
+//! share few processes ([`Carriers`]).
 //!
 //! Source of the requests: pgBackRest `src/protocol/helper.c`, `src/db/db.c` and `src/storage/remote/storage.c`.
 
@@ -40,7 +41,7 @@ use crate::pg::control_file;
 use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, FileEncoder};
 use crate::pipeline::restore::{BlockGeometry, Hashed};
-use crate::remote::{Connection, RemoteSettings};
+use crate::remote::{Carriers, Connection, RemoteSettings};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -67,11 +68,12 @@ pub struct RemoteHost {
     settings: Arc<RemotePgSettings>,
     /// The connection of the command itself. It is kept, because its process holds the locks of that host.
     main: Mutex<Option<Arc<Connection>>>,
-    /// The processes of the workers.
+    /// The workers' connections.
     workers: Vec<Worker>,
+    carriers: Carriers,
 }
 
-/// The process of a worker.
+/// A worker on the host: a process, or a channel of one.
 #[derive(Default)]
 struct Worker {
     /// It ends with the threads that use it.
@@ -83,13 +85,18 @@ impl RemoteHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: RemotePgSettings) -> Self {
         let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
-        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers, carriers: Carriers::default() }
     }
 
     /// The host at the other end of a connection. Its only worker uses it, too.
     pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
         let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
-        RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
+        RemoteHost {
+            settings: Arc::new(settings),
+            main: Mutex::new(Some(connection)),
+            workers: vec![worker],
+            carriers: Carriers::default(),
+        }
     }
 
     /// Starts a process on the host.
@@ -97,9 +104,25 @@ impl RemoteHost {
         let settings = self.settings.processes.get(number);
         let settings =
             settings.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))?;
-        let connection = Connection::open(settings)?;
+        let connection = match number {
+            0 if !self.workers.is_empty() => Connection::open_with_channels(settings)?,
+            _ => Connection::open(settings)?,
+        };
         connection.features()?;
         Ok(connection)
+    }
+
+    /// Starts a worker: on a channel if rbr is there, otherwise with a process.
+    fn start_worker(&self, number: u32) -> Result<Arc<Connection>> {
+        // One worker more than the command has is for a backup from a standby
+        let workers = self.workers.len().saturating_sub(1);
+        match self.carriers.open(&self.main()?, &self.settings.processes, number as usize, workers)? {
+            Some(connection) => {
+                connection.features()?;
+                Ok(connection)
+            }
+            None => self.start(number as usize),
+        }
     }
 
     fn main(&self) -> Result<Arc<Connection>> {
@@ -121,7 +144,7 @@ impl RemoteHost {
         if let Some(connection) = slot.upgrade().filter(|connection| !connection.has_ended()) {
             return Ok(connection);
         }
-        let connection = self.start(number as usize)?;
+        let connection = self.start_worker(number)?;
         *slot = Arc::downgrade(&connection);
         Ok(connection)
     }
@@ -190,13 +213,14 @@ impl PgHost for RemoteHost {
         options: &ScanOptions<'_>,
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
-        data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
+        let mut files = RemoteFiles::of_data_dir(self.main()?, self.path_text()?)?;
+        data_dir::scan(&mut files, &self.settings.path, options, tablespaces_now)
     }
 
-    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, _: &CancelToken) -> Result<Hashed> {
+    fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
         let path = format!("{}/{}", self.path_text()?, path.as_str());
         let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry))?;
-        let Some(mut stream) = request.open(&Turn::FREE)? else {
+        let Some(mut stream) = request.open(&Turn::FREE, cancel)? else {
             let text = format!("unable to open missing file '{path}' for read");
             return Err(Error::new(ErrorCode::FileMissing, text));
         };

@@ -10,6 +10,7 @@ use super::pass::sum;
 use super::worker::{CopyWorker, JobStore};
 use super::{CopyRules, prior_map};
 use crate::cancel::CancelToken;
+use crate::progress::{BytesUnderWay, JobProgress};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{ReadRange, RepoStorage, RepoWriter};
 use crate::throttle::Pace;
@@ -24,12 +25,13 @@ pub struct Copier<'a> {
     storage: OnTurn<&'a dyn RepoStorage>,
     worker: Box<dyn CopyWorker + 'a>,
     pace: Pace,
+    under_way: BytesUnderWay,
 }
 
 impl<'a> Copier<'a> {
     /// Stores in this repository what the worker copies.
     pub fn new(rules: &'a CopyRules, storage: OnTurn<&'a dyn RepoStorage>, worker: Box<dyn CopyWorker + 'a>) -> Self {
-        Copier { rules, storage, worker, pace: Pace::FREE }
+        Copier { rules, storage, worker, pace: Pace::FREE, under_way: BytesUnderWay::default() }
     }
 
     /// Copies no faster than this.
@@ -38,16 +40,25 @@ impl<'a> Copier<'a> {
         Copier { pace: pace.clone(), ..self }
     }
 
+    /// Counts there what jobs in progress have copied.
+    #[must_use]
+    pub(crate) fn telling(self, under_way: &BytesUnderWay) -> Self {
+        Copier { under_way: under_way.clone(), ..self }
+    }
+
     /// Copies the files of a job.
     ///
     /// # Errors
     /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
     /// new copier.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
+        let bytes = job.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size_original));
         let mut file = JobFile {
             rules: self.rules,
             storage: &self.storage,
             pace: &self.pace,
+            progress: self.under_way.begin(bytes),
+            cancel,
             job,
             writer: None,
             made: false,
@@ -70,6 +81,8 @@ struct JobFile<'a> {
     rules: &'a CopyRules,
     storage: &'a dyn RepoStorage,
     pace: &'a Pace,
+    progress: JobProgress,
+    cancel: &'a CancelToken,
     job: &'a CopyJob,
     writer: Option<Box<dyn RepoWriter>>,
     /// Whether the file was created.
@@ -143,10 +156,15 @@ impl JobStore for JobFile<'_> {
         self.pace.clone()
     }
 
+    fn progress(&self) -> JobProgress {
+        self.progress.clone()
+    }
+
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
         let path = &self.job.path;
         let Some(mut stored) = self.storage.read(path, ReadRange::default())? else { return Ok(None) };
-        sum(&mut stored, &mut vec![0; READ_BUFFER_BYTES], &|| self.storage.display(path), &|_| ()).map(Some)
+        sum(&mut stored, &mut vec![0; READ_BUFFER_BYTES], &|| self.storage.display(path), &|_| self.cancel.check())
+            .map(Some)
     }
 
     fn prior_map(&mut self, file: &CopyFile) -> Result<Option<BlockMap>> {

@@ -2,21 +2,20 @@
 
 use repo_format::hash::Sha1;
 
-use super::CopyRules;
+use super::codecs::Codecs;
 use super::job::{Copied, CopyFile, CopyJob, CopyOutcome};
-use super::pass::{Encoders, Input, Pass, Passed};
+use super::pass::{Input, Pass, Passed};
 use super::sink::Sink;
 use super::worker::JobStore;
+use super::{CopyRules, READ_BUFFER_BYTES};
 use crate::cancel::CancelToken;
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
+use crate::progress::JobProgress;
 use crate::throttle::Pace;
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
-/// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
-/// page check to compression.
-const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Stored bytes gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -27,6 +26,8 @@ pub(crate) struct OpenJob<'a> {
     pub(crate) cancel: &'a CancelToken,
     /// How fast the data directory may be read.
     pub(crate) pace: Pace,
+    /// Where to tell how much is done.
+    pub(crate) progress: JobProgress,
 }
 
 /// What follows from the comparison of a file with what is recorded.
@@ -43,8 +44,8 @@ pub(crate) enum Compared {
 
 impl<'a> OpenJob<'a> {
     pub(crate) fn new(job: &'a CopyJob, store: &'a mut dyn JobStore, cancel: &'a CancelToken) -> Self {
-        let pace = store.pace();
-        OpenJob { job, store, cancel, pace }
+        let (pace, progress) = (store.pace(), store.progress());
+        OpenJob { job, store, cancel, pace, progress }
     }
 
     /// Compares a file with what is recorded. `plain` returns its size and checksum, or `None` if it no longer exists.
@@ -88,26 +89,19 @@ impl<'a> OpenJob<'a> {
     }
 }
 
-/// Encodes files and gathers stored bytes. Buffers and codecs are kept from file to file.
+/// Encodes files and gathers stored bytes.
 pub(crate) struct FileEncoder<'a> {
     pub(crate) rules: &'a CopyRules,
     /// The turn to compute of the thread that copies.
     pub(crate) turn: Turn,
     pub(crate) sink: Sink,
     read_buffer: Vec<u8>,
-    encoders: Encoders,
 }
 
 impl<'a> FileEncoder<'a> {
     /// An encoder for the thread that has this turn.
     pub(crate) fn new(rules: &'a CopyRules, turn: &Turn) -> Self {
-        let encoders = Encoders::new(rules, turn, false);
-        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new(), encoders }
-    }
-
-    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
-    pub(super) fn spare_memory(&mut self) {
-        self.encoders = Encoders::new(self.rules, &self.turn, true);
+        FileEncoder { rules, turn: turn.clone(), sink: Sink::default(), read_buffer: Vec::new() }
     }
 
     /// The buffer for reading plain bytes.
@@ -124,8 +118,9 @@ impl<'a> FileEncoder<'a> {
         input: Input,
         display: &dyn Fn() -> String,
     ) -> Result<CopyOutcome> {
-        self.read_buffer();
-        let FileEncoder { rules, turn, sink, read_buffer, encoders } = self;
+        let FileEncoder { rules, turn, sink, .. } = self;
+        let (place, mut codecs) = rules.codecs.take(rules, turn);
+        let Codecs { encoders, read_buffer } = &mut codecs;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
         let transform = match &file.block {
             Some(block) => {
@@ -145,16 +140,23 @@ impl<'a> FileEncoder<'a> {
         let mut pass = Pass::new(input, transform, pages);
         let mut paid = 0;
         while pass.advance(read_buffer, &mut sink.pending, display)? {
+            open.progress.add(pass.size() - paid);
             open.pace.after(pass.size() - paid, open.cancel);
             paid = pass.size();
             open.cancel.check()?;
+            if let Some(block) = &file.block {
+                open.store.map_grows(paid / u64::from(block.block_size.max(1)))?;
+            }
             turn.give_way();
             if sink.file_pending().len() >= rules.compare_buffer_bytes {
                 sink.flush(open.store)?;
             }
         }
+        open.progress.add(pass.size() - paid);
         open.pace.after(pass.size() - paid, open.cancel);
         let passed = pass.finish(&mut sink.pending)?;
+        // What is still to do may wait for the repository
+        place.give_back(codecs);
         self.end_file(open, file, passed)
     }
 

@@ -30,13 +30,6 @@ impl<'a> LocalWorker<'a> {
         LocalWorker { data_dir, version_force, encoder: FileEncoder::new(rules, turn) }
     }
 
-    /// Keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
-    #[must_use]
-    pub(crate) fn sparing_memory(mut self) -> Self {
-        self.encoder.spare_memory();
-        self
-    }
-
     fn file(&mut self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<CopyResult> {
         open.cancel.check()?;
         Ok(CopyResult { name: file.name.clone(), outcome: self.outcome(open, file)? })
@@ -44,7 +37,11 @@ impl<'a> LocalWorker<'a> {
 
     fn outcome(&mut self, open: &mut OpenJob<'_>, file: &CopyFile) -> Result<CopyOutcome> {
         let (pace, cancel) = (open.pace.clone(), open.cancel);
-        let repo_invalid = match open.compare(file, || self.plain_checksum(file, &|bytes| pace.after(bytes, cancel)))? {
+        let after_read = |bytes| {
+            pace.after(bytes, cancel);
+            cancel.check()
+        };
+        let repo_invalid = match open.compare(file, || self.plain_checksum(file, &after_read))? {
             Compared::Done(outcome) => return Ok(outcome),
             Compared::Differs { repo_invalid } => repo_invalid,
         };
@@ -57,7 +54,11 @@ impl<'a> LocalWorker<'a> {
     }
 
     /// Returns size and checksum of the file as it is now; `None` if it no longer exists.
-    fn plain_checksum(&mut self, file: &CopyFile, after_read: &dyn Fn(u64)) -> Result<Option<(u64, Sha1)>> {
+    fn plain_checksum(
+        &mut self,
+        file: &CopyFile,
+        after_read: &dyn Fn(u64) -> Result<()>,
+    ) -> Result<Option<(u64, Sha1)>> {
         let LocalWorker { data_dir, encoder, .. } = self;
         let display = || display(data_dir, file);
         let Some(source) = data_dir.open(&file.name)? else {

@@ -59,7 +59,7 @@ enum StreamKind {
     SuperBlocks,
 }
 
-/// The codecs of a worker, kept from file to file.
+/// The codecs for one file at a time, kept from file to file.
 pub(super) struct Encoders {
     full: Option<StreamEncoder>,
     raw: Option<StreamEncoder>,
@@ -70,13 +70,23 @@ pub(super) struct Encoders {
 
 impl Encoders {
     /// None yet. `spares_memory` tells whether codecs that need much are not kept for another kind of stream.
-    pub(super) fn new(rules: &CopyRules, turn: &Turn, spares_memory: bool) -> Self {
+    pub(super) fn new(rules: &CopyRules, spares_memory: bool) -> Self {
         Encoders {
             full: None,
             raw: None,
-            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), turn),
+            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), &Turn::FREE),
             keeps_one: spares_memory && rules.compression.memory_bytes_max() > KEPT_CODEC_BYTES_MAX,
         }
+    }
+
+    /// Returns whether these are codecs for the compression and encryption of the rules.
+    pub(super) fn is_of(&self, rules: &CopyRules) -> bool {
+        self.super_blocks.is_of(rules.compression, &rules.cipher)
+    }
+
+    /// Tells whose turn to compute it is.
+    pub(super) fn compute_in(&mut self, turn: &Turn) {
+        self.super_blocks.compute_in(turn);
     }
 
     /// Drops the codecs of the other kinds, if they must not be there together.
@@ -216,12 +226,13 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Returns size and checksum of all bytes. `after_read` is called with the number of bytes of each piece.
+/// Returns size and checksum of all bytes. `after_read` is called with the number of bytes of each piece, and its error ends the
+/// reading.
 pub(super) fn sum(
     input: &mut dyn Read,
     buffer: &mut [u8],
     display: &dyn Fn() -> String,
-    after_read: &dyn Fn(u64),
+    after_read: &dyn Fn(u64) -> Result<()>,
 ) -> Result<(u64, Sha1)> {
     let mut input = input;
     let mut hasher = Sha1Hasher::new();
@@ -230,7 +241,7 @@ pub(super) fn sum(
         let count = read_full(&mut input, buffer).map_err(|error| read_error(display, error))?;
         hasher.update(&buffer[..count]);
         size += count as u64;
-        after_read(count as u64);
+        after_read(count as u64)?;
         if count < buffer.len() {
             return Ok((size, hasher.finish()));
         }

@@ -27,17 +27,23 @@ struct Settings {
     rules: CopyRules,
 }
 
-fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, cipher: Cipher) -> Settings {
-    let rules = CopyRules {
-        compression: Compression::new(kind, None).unwrap(),
-        cipher,
+/// Rules without compression and encryption.
+pub(super) fn rules() -> CopyRules {
+    CopyRules {
+        compression: Compression::NONE,
+        cipher: Cipher::None,
         bundle_raw: true,
         reference: 0,
         page_size: 8192,
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::IN_PLACE,
-    };
+        codecs: Arc::new(CodecPool::new(2)),
+    }
+}
+
+fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, cipher: Cipher) -> Settings {
+    let rules = CopyRules { compression: Compression::new(kind, None).unwrap(), cipher, ..rules() };
     Settings { storage: storage.clone(), data_dir: DataDir::new(root), rules }
 }
 

@@ -6,6 +6,7 @@ use repo_format::hash::Sha1;
 use super::job::{CopyFile, CopyJob, CopyResult};
 use crate::Result;
 use crate::cancel::CancelToken;
+use crate::progress::JobProgress;
 use crate::throttle::Pace;
 
 /// Does whole jobs beside the data directory: reads files, checks their pages and reads suspect ones again, hashes,
@@ -36,6 +37,19 @@ pub trait JobStore {
     /// The pace at which the worker may read the data directory, or receive what another host read of it.
     fn pace(&self) -> Pace {
         Pace::FREE
+    }
+
+    /// The block map of a file has so many blocks by now.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::Memory`] if it may not become so large.
+    fn map_grows(&mut self, _blocks: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Where the worker tells how much of the job is done.
+    fn progress(&self) -> JobProgress {
+        JobProgress::UNSEEN
     }
 
     /// Returns the block map of the prior backup that this file of the job continues; `None` if there is none.

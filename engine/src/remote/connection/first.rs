@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, channel};
 
 use protocol::options::{ConfigRequest, OptionsRequest};
 use protocol::storage::FeaturesAnswer;
-use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
+use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 
-use super::{Answer, Connection, Reply, Shared, WARNINGS_MAX};
+use super::{Answer, Beginning, Connection, Reply, Shared};
 use crate::Result;
-use crate::remote::{RemoteSettings, Way};
+use crate::remote::answers::{WARNINGS_MAX, pass_on_warnings};
+use crate::remote::shared::UNKNOWN_US;
 
 /// Requests that were sent.
 pub(super) struct FirstRequests {
@@ -43,42 +44,49 @@ impl FirstRequests {
     ///
     /// # Errors
     /// The error that ended the connection.
-    pub(super) fn send(shared: &Shared, settings: &RemoteSettings) -> Result<Self> {
+    pub(super) fn send(shared: &Shared, beginning: &Beginning<'_>) -> Result<Self> {
         let send = |call: &Call<'_>| {
             let (sender, reply) = channel();
             // A server of another dialect is not used, whatever it makes of them
             shared.send(call, None, Dialect::NEWEST, sender).map(|_| reply)
         };
-        let config = match &settings.way {
-            Way::Tls { arguments, .. } => {
-                let arguments = arguments.iter().map(String::as_str).collect();
-                Some(send(&Call::Config(ConfigRequest { arguments }))?)
-            }
-            Way::Ssh(_) => None,
+        let config = beginning.arguments.map(|arguments| {
+            let arguments = arguments.iter().map(String::as_str).collect();
+            send(&Call::Config(ConfigRequest { arguments }))
+        });
+        let config = config.transpose()?;
+        let capabilities = beginning.offered.clone();
+        // Nothing is said of what follows to a server that is not to send frames
+        let following = match capabilities.has(Capability::Channels) {
+            true => 1 + u32::from(beginning.cipher_key.is_some()),
+            false => 0,
         };
         // pgBackRest passes over what is offered, and answers without data
-        let offer = send(&Call::Offer(Capabilities::own()))?;
-        let cipher = match settings.asks_passphrase {
-            true => {
-                let names = cipher_options(settings.key);
-                let names = names.iter().map(String::as_str).collect();
-                Some(send(&Call::Options(OptionsRequest { names }))?)
-            }
-            false => None,
-        };
-        Ok(FirstRequests { config, offer, cipher, features: send(&Call::Features)? })
+        let offer = send(&Call::Offer(Offer { capabilities, following }))?;
+        let cipher = beginning.cipher_key.map(|key| {
+            let names = cipher_options(key);
+            let names = names.iter().map(String::as_str).collect();
+            send(&Call::Options(OptionsRequest { names }))
+        });
+        Ok(FirstRequests { config, offer, cipher: cipher.transpose()?, features: send(&Call::Features)? })
     }
 
-    /// Waits for the answers.
+    /// Waits for the answers. `offered` is what the server was offered. From then on there are frames if both sides have
+    /// agreed on them.
     ///
     /// # Errors
     /// The server's first error, such as a lock that is held there, or the error that ended the connection.
-    pub(super) fn wait(self, connection: &Connection) -> Result<FirstAnswers> {
+    pub(super) fn wait(self, connection: &Connection, offered: &Capabilities) -> Result<FirstAnswers> {
         let answer = |reply: Receiver<Reply>| connection.receive(&reply, None);
         self.config.map(answer).transpose()?;
-        let common = Capabilities::own().common(&Capabilities::decode(answer(self.offer)?.data())?);
-        let cipher = self.cipher.map(answer).transpose()?;
-        let features = answer(self.features)?;
+        let common = offered.common(&Capabilities::decode(answer(self.offer)?.data())?);
+        let cipher = self.cipher.map(answer).transpose();
+        let features = answer(self.features);
+        if let Some(channels) = connection.channels.as_ref().filter(|_| common.has(Capability::Channels)) {
+            // Also after an error: the end of the connection is a frame, too
+            channels.begin();
+        }
+        let (cipher, features) = (cipher?, features?);
         if common.has(Capability::Warnings) {
             // The thread that reads did not know what these answers may contain
             for answer in cipher.iter().chain([&features]) {
@@ -86,6 +94,8 @@ impl FirstRequests {
             }
             connection.shared.has_warnings.store(true, Ordering::Relaxed);
         }
+        // These answers took as long as the server needed to start
+        connection.shared.round_trip_us.store(UNKNOWN_US, Ordering::Relaxed);
         Ok(FirstAnswers { common, cipher, features })
     }
 }
@@ -103,11 +113,4 @@ impl Connection {
     pub(crate) fn cipher_answer(&self) -> Option<&Answer> {
         self.first.get()?.cipher.as_ref()
     }
-}
-
-/// Logs up to `max` warnings of an answer. Returns their number.
-pub(super) fn pass_on_warnings(message: &[u8], max: usize, name: &str) -> Result<usize> {
-    let warnings = AnswerMessage::warnings(message)?;
-    warnings.iter().take(max).for_each(|text| crate::warn!("raised from {name}: {text}"));
-    Ok(warnings.len())
 }

@@ -143,3 +143,34 @@ fn file_of_which_a_block_was_no_block_was_completed_without_it() {
     assert_eq!(code(handlers.handle(&Call::Close(CallKind::StorageWrite), 7)), Some(ErrorCode::Protocol));
     assert!(!file.exists());
 }
+
+#[test]
+fn channels_of_a_connection_share_what_they_may_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, mut second) = (handlers(dir.path()), handlers(dir.path()));
+    second.served.usage = first.served.usage.clone();
+    let path = |name: &str| dir.path().join("backup/demo").join(name).to_string_lossy().into_owned();
+    let mut opened = 0;
+    let refused = loop {
+        match first.handle(&write(&path(&opened.to_string()), Vec::new()), opened) {
+            Ok(_) => opened += 1,
+            Err(error) => break error.code,
+        }
+    };
+    assert_eq!((refused, opened), (ErrorCode::Memory, 128));
+    assert_eq!(code(second.handle(&write(&path("second"), Vec::new()), 1)), Some(ErrorCode::Memory));
+    assert!(!Path::new(&path("second")).exists());
+    first.handle(&Call::Cancel(CallKind::StorageWrite), 0).unwrap();
+    second.handle(&write(&path("second"), Vec::new()), 1).unwrap();
+    // Sessions and those with PostgreSQL
+    let held: Vec<_> = (0..8).map(|_| first.served.usage.databases.take(8, "").unwrap()).collect();
+    let error = second.handle(&Call::DatabaseOpen, 2).err().unwrap();
+    assert_eq!((error.code, &*error.message), (ErrorCode::Access, "too many sessions with PostgreSQL"));
+    drop(held);
+    let error = second.handle(&Call::DatabaseOpen, 2).err().unwrap();
+    assert!(error.message.starts_with("connection to PostgreSQL denied"), "{error}");
+    let usage = first.served.usage.clone();
+    assert_eq!((usage.sessions.taken(), usage.databases.taken()), (128, 0));
+    drop((first, second));
+    assert_eq!((usage.sessions.taken(), usage.memory.bytes()), (0, 0));
+}

@@ -1,5 +1,7 @@
 //! Requests and results of workers in the terms of a backup on this host.
 
+use std::sync::Arc;
+
 use protocol::copy::{
     CheckedPages, CopiedFile, JobFileResult, JobRequest, RequestedBlocks, RequestedFile, WorkerRequest,
 };
@@ -14,7 +16,8 @@ use repo_format::pg::page::check_page_size;
 use super::PIECES_WAITING_MAX;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{
-    BlockJob, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, spared_codecs_bytes_max,
+    BlockJob, CodecPool, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules,
+    spared_codecs_bytes_max,
 };
 use crate::serve::block;
 use crate::serve::filters::compression;
@@ -61,11 +64,11 @@ fn request_compression(request: &WorkerRequest<'_>) -> Result<Compression> {
     }
 }
 
-/// The rules of a worker.
+/// The rules of a worker, which shares codecs with the others of its connection.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a passphrase that is no text, and those of its digest and the codec.
-pub(super) fn rules(request: &WorkerRequest<'_>) -> Result<CopyRules> {
+pub(super) fn rules(request: &WorkerRequest<'_>, codecs: Arc<CodecPool>) -> Result<CopyRules> {
     let digest = key_digest(request.digest)?;
     let with_digest = |text: &str| Passphrase::with_digest(text, digest);
     let passphrase = request.passphrase.as_ref().map(|bytes| passphrase_text(bytes.0).map(with_digest));
@@ -79,6 +82,7 @@ pub(super) fn rules(request: &WorkerRequest<'_>) -> Result<CopyRules> {
         compare_buffer_bytes: usize::try_from(request.compare_buffer_bytes).unwrap_or_default(),
         // The client writes
         write_options: WriteOptions::IN_PLACE,
+        codecs,
     })
 }
 

@@ -10,7 +10,6 @@ use repo_format::compress::Decompressor;
 
 use super::*;
 use crate::serve::handlers::Handlers;
-use crate::serve::memory::Grown;
 use crate::serve::{Served, ServedOptions, ServedStorage};
 
 /// Bytes of a chunk.
@@ -67,8 +66,8 @@ fn bundle<'a>(files: &[RequestedFile<'a>]) -> JobRequest<'a> {
     JobRequest { bundle_id: Some(3), files: files.to_vec() }
 }
 
-fn budget() -> Budget {
-    Budget { memory_bytes_left: 1 << 30, grown: Grown::default() }
+fn usage() -> Usage {
+    Usage::of_bytes(1 << 30)
 }
 
 /// The end of a job as a client reads it: size, checksum, and a text for each result.
@@ -211,7 +210,7 @@ fn file_out_of_reach_and_parameters_out_of_range_are_refused() {
     refuses(WorkerRequest { compare_buffer_bytes: 1 << 40, ..worker() }, None, ErrorCode::Format);
     refuses(WorkerRequest { version_force: Some("x"), ..worker() }, None, ErrorCode::Assert);
     let large = WorkerRequest { compression: Some((Codec::Zst, 99)), ..worker() };
-    assert!(Workers::default().begin(&large, DataDir::new("/"), &budget(), &CancelToken::new()).is_err());
+    assert!(Workers::default().begin(&large, DataDir::new("/"), &usage(), &CancelToken::new()).is_err());
     let paged = RequestedFile { page_check: true, ..file("pg_data/a") };
     refuses(WorkerRequest { page_size: 7, ..worker() }, Some(bundle(&[paged])), ErrorCode::Format);
     let two = JobRequest { bundle_id: None, files: vec![file("pg_data/a"), file("pg_data/a")] };
@@ -241,18 +240,18 @@ fn memory_and_number_of_workers_have_limits() {
 fn worker_of_which_nothing_is_taken_waits_and_ends_with_its_session() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
-    let workers = Workers::default();
-    let mut worker = workers.begin(&worker(), DataDir::new(dir.path()), &budget(), &CancelToken::new()).unwrap();
+    let (workers, usage) = (Workers::default(), usage());
+    let mut worker = workers.begin(&worker(), DataDir::new(dir.path()), &usage, &CancelToken::new()).unwrap();
     let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
     let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
-    worker.begin(&job, &files, &budget()).unwrap();
-    assert_eq!(code(worker.begin(&job, &files, &budget())), Some(ErrorCode::Protocol), "it has a job");
+    worker.begin(&job, &files, &usage).unwrap();
+    assert_eq!(code(worker.begin(&job, &files, &usage)), Some(ErrorCode::Protocol), "it has a job");
     let mut block = vec![0; BLOCK_BYTES];
     assert_eq!(worker.next(&mut block, &CancelToken::new()).unwrap().size, BLOCK_BYTES);
     // While it waits, another may compute
     workers.slots.turn().run(|| ());
     drop(worker);
-    while workers.running.load(Ordering::Relaxed) > 0 {
+    while usage.workers.taken() > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -289,15 +288,15 @@ fn memory_of_a_cancelled_worker_counted_as_free_while_its_thread_had_it() {
         let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
         assert_eq!(ask(&mut handlers, &Call::JobBegin(job)).unwrap(), (Vec::new(), None), "it says that it is at work");
         handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
-        assert!(handlers.workers().memory_bytes() > 400 << 20);
+        assert!(handlers.usage().memory.bytes() > 400 << 20);
     });
-    while handlers.workers().memory_bytes() > 0 {
+    while handlers.usage().memory.bytes() > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
     // One without a job has ended with its session
     open(&mut handlers, costly());
     handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
-    assert_eq!(handlers.workers().memory_bytes(), 0);
+    assert_eq!(handlers.usage().memory.bytes(), 0);
 }
 
 #[test]
@@ -329,4 +328,30 @@ fn silent_worker_did_not_let_others_answer() {
             break;
         }
     }
+}
+
+#[test]
+fn block_maps_of_workers_grow_together_within_the_memory_of_a_connection() {
+    let usage = usage();
+    let job = OwnedJob {
+        job: convert::job(&bundle(&[]), 8192).unwrap(),
+        maps: BTreeMap::new(),
+        _memory: usage.memory.count(0).unwrap(),
+    };
+    let (sender, _pieces) = sync_channel(PIECES_WAITING_MAX);
+    let store = || {
+        let mut store = Store::new(&job, &sender, &Turn::FREE, None);
+        store.map_growth = Some(Growth::new(&usage.grown));
+        store
+    };
+    let (mut first, mut second) = (store(), store());
+    // 300 MB each
+    let blocks = 300_000_000 / block::MAP_ENTRY_BYTES;
+    first.map_grows(blocks).unwrap();
+    assert_eq!(second.map_grows(blocks).unwrap_err().code, ErrorCode::Memory);
+    // A smaller file of the same job needs nothing more
+    first.map_grows(1).unwrap();
+    assert_eq!(usage.grown.bytes(), blocks * block::MAP_ENTRY_BYTES);
+    drop(first);
+    second.map_grows(blocks).unwrap();
 }

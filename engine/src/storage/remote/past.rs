@@ -7,9 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::read::PlainReader;
-use super::{RemoteStorage, RepoPath};
-use crate::remote::RemoteOpening;
+use super::{AskedFile, RemoteStorage, RepoPath};
 use crate::storage::{
     Concurrency, ContentSum, Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoReader, RepoStorage,
     RepoWriter, StoredContent, WriteOptions,
@@ -53,7 +51,7 @@ impl PastStorage {
     }
 
     /// Asks for a file; `None` if it is missing.
-    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<Option<RemoteOpening>> {
+    fn ask(&self, path: &RepoPath, range: ReadRange) -> Result<Option<AskedFile>> {
         let Some(entry) = self.find(path)?.filter(|entry| entry.kind == EntryKind::File) else { return Ok(None) };
         let Some(version) = entry.version else {
             // The present must not be taken for the past
@@ -61,10 +59,6 @@ impl PastStorage {
             return Err(Error::new(ErrorCode::Protocol, text));
         };
         self.now.ask(path, range, Some(&version)).map(Some)
-    }
-
-    fn opened(&self, opening: RemoteOpening, limit: Option<u64>) -> Result<Option<Box<dyn RepoReader>>> {
-        PlainReader::opened(opening.wait()?, self.now.read_level(), limit)
     }
 
     fn refuse<R>(&self, path: &RepoPath) -> Result<R> {
@@ -99,7 +93,11 @@ impl RepoStorage for PastStorage {
             // Such a limit can't be sent
             return Ok(self.find(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        self.ask(path, range)?.map_or(Ok(None), |opening| self.opened(opening, range.limit))
+        self.ask(path, range)?.map_or(Ok(None), AskedFile::opened)
+    }
+
+    fn sums(&self) -> bool {
+        true
     }
 
     fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
@@ -122,9 +120,8 @@ impl RepoStorage for PastStorage {
         if range.limit == Some(0) {
             return PendingRead::opened(self.read(path, range));
         }
-        let level = self.now.read_level();
         match self.ask(path, range) {
-            Ok(Some(opening)) => PendingRead::later(move || PlainReader::opened(opening.wait()?, level, range.limit)),
+            Ok(Some(asked)) => PendingRead::later(|| asked.opened()),
             Ok(None) => PendingRead::opened(Ok(None)),
             Err(error) => PendingRead::opened(Err(error)),
         }
@@ -215,7 +212,7 @@ mod tests {
             target_time: Some(time),
             network_level: None,
         };
-        RemoteStorage::over(connection, &settings).map(|opened| opened.storage)
+        RemoteStorage::over(connection, &[settings]).map(|opened| opened.storage)
     }
 
     fn path(text: &str) -> RepoPath {

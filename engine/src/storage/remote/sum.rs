@@ -26,7 +26,8 @@ impl RemoteStorage {
         let Some(filters) = filters.filter(|_| limit != Some(0)) else { return Ok(None) };
         let path = &*self.absolute(content.path);
         let request = ReadRequest { path, offset, limit, version, filters };
-        let opened = self.connection.send(&Call::ReadOpen(request), None)?;
+        let lane = self.lanes.take_to_compute()?;
+        let opened = lane.connection().send(&Call::ReadOpen(request), None)?;
         let session = opened.session;
         let answer = opened.wait()?;
         let sum = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
@@ -35,7 +36,7 @@ impl RemoteStorage {
         };
         if !answer.is_closed {
             // It began to send the file
-            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(session))?);
+            drop(lane.connection().send(&Call::Cancel(CallKind::StorageRead), Some(session))?);
         }
         Ok(sum)
     }

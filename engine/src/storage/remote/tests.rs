@@ -41,8 +41,8 @@ fn storage(capabilities: Option<Capabilities>, fails_at: usize) -> (RemoteStorag
         }
     });
     let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
-    let (connection, root) = (connection.unwrap(), "/repo".to_owned());
-    (RemoteStorage { connection, root, features, network_level: None, compresses_reads: false }, asked)
+    let (lanes, root) = (Arc::new(Lanes::new(connection.unwrap(), Vec::new())), "/repo".to_owned());
+    (RemoteStorage { lanes, root, features, network_level: None, compresses_reads: false }, asked)
 }
 
 /// Writes a file of several blocks. Returns the result, and what the server was asked for.
@@ -90,8 +90,8 @@ fn compressing(serve: impl FnOnce(&mut Script) + Send + 'static) -> RemoteStorag
         serve(&mut script);
     });
     let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
-    let (connection, root) = (connection.unwrap(), "/repo".to_owned());
-    RemoteStorage { connection, root, features, network_level: Some(1), compresses_reads: false }
+    let (lanes, root) = (Arc::new(Lanes::new(connection.unwrap(), Vec::new())), "/repo".to_owned());
+    RemoteStorage { lanes, root, features, network_level: Some(1), compresses_reads: false }
 }
 
 /// Writes a file. Returns whether it was compressed on its way, the bytes that were sent and what the server stores.

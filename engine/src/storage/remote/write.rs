@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::call::CallKind;
 use protocol::filter::{Codec, Filter};
@@ -16,7 +16,7 @@ use repo_format::compress::{CompressType, Compression, Compressor};
 
 use super::super::{RepoWriter, WriteOptions};
 use super::PATH_MODE;
-use crate::remote::{Answer, Connection, PendingAnswer};
+use crate::remote::{Answer, LaneUse, PendingAnswer};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -25,6 +25,8 @@ const FILE_MODE: u32 = 0o640;
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks of a file that are sent before the first answer is read.
 const BLOCKS_AHEAD_MAX: usize = 4;
+/// How long to wait until the server has dropped a file that is not complete.
+const DROPPED_WAIT: Duration = Duration::from_secs(30);
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
 const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
 /// Bytes from which on a file may be compressed on its way. Smaller ones fit into a packet or few.
@@ -55,7 +57,7 @@ enum WriterState {
 /// A file that is written. Blocks are on their way while the next one is filled, also before the server has answered that
 /// the file is open. The first block decides whether the file is compressed on its way.
 pub(super) struct RemoteWriter {
-    connection: Arc<Connection>,
+    lane: LaneUse,
     path: String,
     options: WriteOptions,
     /// The level of the compression on the way.
@@ -74,9 +76,9 @@ pub(super) struct RemoteWriter {
 
 impl RemoteWriter {
     /// A file with this absolute path.
-    pub(super) fn new(connection: Arc<Connection>, path: String, options: WriteOptions, level: Option<i32>) -> Self {
+    pub(super) fn new(lane: LaneUse, path: String, options: WriteOptions, level: Option<i32>) -> Self {
         RemoteWriter {
-            connection,
+            lane,
             path,
             options,
             level,
@@ -119,7 +121,7 @@ impl RemoteWriter {
             is_atomic: atomic,
             filters,
         };
-        let sent = self.connection.send(&Call::WriteOpen(request), None)?;
+        let sent = self.lane.connection().send(&Call::WriteOpen(request), None)?;
         let session = sent.session;
         self.temporary = atomic.then(|| format!("{}{TEMPORARY_SUFFIX}", self.path));
         self.unanswered.push_back(sent);
@@ -153,7 +155,7 @@ impl RemoteWriter {
         }
         let session = self.open()?;
         self.confirm(BLOCKS_AHEAD_MAX)?;
-        self.unanswered.push_back(self.connection.send(call, Some(session))?);
+        self.unanswered.push_back(self.lane.connection().send(call, Some(session))?);
         Ok(())
     }
 
@@ -203,7 +205,7 @@ impl RepoWriter for RemoteWriter {
         if !self.block.is_empty() {
             self.send_block()?;
         }
-        if !self.connection.has(Capability::WholeWrites) {
+        if !self.lane.connection().has(Capability::WholeWrites) {
             // The server would complete a file that lacks a block
             self.confirm(0)?;
         }
@@ -218,10 +220,17 @@ impl RepoWriter for RemoteWriter {
 impl Drop for RemoteWriter {
     fn drop(&mut self) {
         let Some(session) = self.session.filter(|_| self.state != WriterState::Finished) else { return };
+        let connection = self.lane.connection();
         // If the connection is lost, the next command removes what is left
-        drop(self.connection.send(&Call::Cancel(CallKind::StorageWrite), Some(session)));
+        let mut sent = vec![connection.send(&Call::Cancel(CallKind::StorageWrite), Some(session))];
         if let Some(path) = &self.temporary {
-            drop(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
+            sent.push(connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
+        }
+        if connection.is_one_of_several() {
+            // What is on its way must not reach a file that another connection then creates under this name
+            for answer in sent.into_iter().flatten() {
+                answer.finish_within(DROPPED_WAIT);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The encoding of the loop-back host: tuples in JSON.
 
+use std::sync::Arc;
+
 use repo_format::block_map::{BlockMap, BlockRef};
 use repo_format::cipher::{Cipher, KeyDigest, Passphrase};
 use repo_format::compress::Compression;
@@ -13,7 +15,7 @@ use serde_json::{Value, from_value, to_value};
 use crate::pg::data_dir::{Scan, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, ServerTablespace};
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{
-    BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, PriorMap,
+    BlockJob, CodecPool, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, PriorMap,
 };
 use crate::storage::WriteOptions;
 use crate::{Error, ErrorCode};
@@ -128,6 +130,7 @@ pub(super) fn rules_from(value: Value) -> CopyRules {
         page_header_check: pages.1,
         compare_buffer_bytes,
         write_options: WriteOptions { atomic: write.0, sync_file: write.1, sync_path: write.2 },
+        codecs: Arc::new(CodecPool::new(2)),
     }
 }
 

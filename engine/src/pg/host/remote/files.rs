@@ -3,7 +3,8 @@
 //! Source: pgBackRest `src/storage/remote/storage.c` (`storageRemoteInfo`, `storageRemoteList`).
 //!
 //! Lists of directories are asked for before they are needed, so that a scan does not wait for each. The number that is
-//! on its way is limited, because an answer stays in memory until it is taken.
+//! on its way is limited, because an answer stays in memory until it is taken. The first lists are those of directories
+//! that every data directory has.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,6 +23,19 @@ use crate::{Error, ErrorCode, Result};
 const PATH_BYTES_MAX: usize = 4096;
 /// Lists that are asked for before they are needed.
 const LISTS_AHEAD_MAX: usize = 32;
+/// Directories of every data directory that are listed, without those that may be links to many files.
+const LISTED_FIRST: [&str; 10] = [
+    "base",
+    "global",
+    "pg_logical",
+    "pg_logical/mappings",
+    "pg_logical/snapshots",
+    "pg_multixact",
+    "pg_multixact/members",
+    "pg_multixact/offsets",
+    "pg_twophase",
+    "pg_xact",
+];
 
 /// The files of another host.
 pub(super) struct RemoteFiles {
@@ -32,12 +46,28 @@ pub(super) struct RemoteFiles {
     asked: HashMap<String, PendingAnswer>,
     /// Directories to ask for, in the order in which they are needed.
     ahead: VecDeque<String>,
+    /// The path whose attributes are on their way, and its answer.
+    root: Option<(String, PendingAnswer)>,
 }
 
 impl RemoteFiles {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    /// Asks for what a scan of a data directory needs first.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(super) fn of_data_dir(connection: Arc<Connection>, pg_path: &str) -> Result<Self> {
         let owner_last = Arc::new(OwnerNames::default());
-        RemoteFiles { connection, owner_last, asked: HashMap::new(), ahead: VecDeque::new() }
+        let (asked, ahead) = (HashMap::new(), VecDeque::new());
+        let mut files = RemoteFiles { connection, owner_last, asked, ahead, root: None };
+        files.root = Some((pg_path.to_owned(), files.ask_info(pg_path, true)?));
+        files.ahead.push_back(pg_path.to_owned());
+        files.ahead.extend(LISTED_FIRST.iter().map(|name| format!("{pg_path}/{name}")));
+        files.ask_ahead()?;
+        Ok(files)
+    }
+
+    fn ask_info(&self, path: &str, follow_link: bool) -> Result<PendingAnswer> {
+        self.connection.send(&Call::Info(InfoRequest { path, level: InfoLevel::Detail, follow_link }), None)
     }
 
     fn ask(&self, path: &str) -> Result<PendingAnswer> {
@@ -48,8 +78,10 @@ impl RemoteFiles {
         while self.asked.len() < LISTS_AHEAD_MAX
             && let Some(path) = self.ahead.pop_front()
         {
-            let asked = self.ask(&path)?;
-            self.asked.insert(path, asked);
+            if !self.asked.contains_key(&path) {
+                let asked = self.ask(&path)?;
+                self.asked.insert(path, asked);
+            }
         }
         Ok(())
     }
@@ -76,8 +108,11 @@ impl RemoteFiles {
     }
 
     fn info_at(&mut self, path: &str, follow_link: bool) -> Result<Option<Attributes>> {
-        let request = InfoRequest { path, level: InfoLevel::Detail, follow_link };
-        let answer = self.connection.call(&Call::Info(request))?;
+        let asked = match self.root.take_if(|(root, _)| follow_link && root == path) {
+            Some((_, asked)) => asked,
+            None => self.ask_info(path, follow_link)?,
+        };
+        let answer = asked.wait()?;
         let info = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info;
         info.map(|info| self.attributes(&info)).transpose()
     }
@@ -132,8 +167,7 @@ impl PgFiles for RemoteFiles {
     }
 
     fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
-        let request = InfoRequest { path: link, level: InfoLevel::Detail, follow_link: false };
-        let answer = self.connection.call(&Call::Info(request))?;
+        let answer = self.ask_info(link, false)?.wait()?;
         let Some(info) = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info else { return Ok(None) };
         match detail(&info)?.link_target {
             Some(target) => Ok(Some(target.to_owned())),

@@ -189,6 +189,17 @@ fn missing(what: &str) -> Error {
     Error::new(ErrorCode::Protocol, format!("the {what} is missing in the answer"))
 }
 
+/// Returns whether a file of this size can have these damaged pages: ranges that follow one another, no further apart than the
+/// file is long. The number of its first page depends on its segment.
+pub(super) fn pages_fit(outcome: Option<&PageOutcome>, size: u64, page_size: u32) -> bool {
+    let Some(PageOutcome::Errors(ranges)) = outcome else { return true };
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
+    let pages = size / u64::from(page_size.max(1));
+    ranges.windows(2).all(|pair| pair[0].last < pair[1].first)
+        && ranges.iter().all(|range| range.first <= range.last)
+        && u64::from(last.last.saturating_sub(first.first)) < pages
+}
+
 fn page_outcome(found: &PageCheckResult) -> PageOutcome {
     if found.is_valid {
         return PageOutcome::Valid;
@@ -204,4 +215,24 @@ fn page_outcome(found: &PageCheckResult) -> PageOutcome {
         }
     }
     PageOutcome::Errors(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_pages_that_no_file_of_this_size_has_are_noticed() {
+        let fit = |errors: &[u32], size| {
+            let found = PageCheckResult { errors: errors.to_vec(), is_valid: false, is_aligned: true };
+            pages_fit(Some(&page_outcome(&found)), size, 8192)
+        };
+        let segment = 131_072;
+        assert!(fit(&[0], 8192) && fit(&[0, 1, 9], 10 * 8192) && fit(&[segment, segment + 9], 10 * 8192));
+        // Beyond the file, whatever the segment
+        assert!(!fit(&[0, 10], 10 * 8192) && !fit(&[3, u32::MAX], 10 * 8192) && !fit(&[0], 8191));
+        // Damaged without a page
+        assert!(!fit(&[], 8192));
+        assert!(pages_fit(Some(&PageOutcome::Valid), 0, 8192) && pages_fit(None, 0, 0));
+    }
 }

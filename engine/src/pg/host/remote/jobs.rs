@@ -25,6 +25,7 @@ use self::session::FarSession;
 use super::worker::{RemoteWorker, encode_map};
 use crate::cancel::CancelToken;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
+use crate::progress::JobProgress;
 use crate::remote::filters::{codec, digest};
 use crate::remote::{Answer, Connection, PendingAnswer};
 use crate::work::turn::Turn;
@@ -111,6 +112,7 @@ impl<'a> JobWorker<'a> {
             silent: (Instant::now(), 0),
             asked: VecDeque::from([begun]),
             end: None,
+            progress: JobProgress::UNSEEN,
         };
         // Several small files are one chunk
         let bytes = job.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size_original));
@@ -153,7 +155,8 @@ impl<'a> JobWorker<'a> {
     /// Does the job in one request, unless that is too large.
     fn run_whole(&mut self, job: &CopyJob, store: &mut dyn JobStore, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
         let Some(maps) = prior_maps(job, store)? else { return self.per_file.run(job, store, cancel) };
-        let stream = self.begin(job, &maps, cancel)?;
+        let mut stream = self.begin(job, &maps, cancel)?;
+        stream.progress = store.progress();
         drop(maps);
         self.store(job, stream, (store, cancel))
     }
@@ -226,6 +229,8 @@ struct JobStream {
     asked: VecDeque<PendingAnswer>,
     /// Comes with the last chunk.
     end: Option<OwnedEnd>,
+    /// Where the other host's progress is told.
+    progress: JobProgress,
 }
 
 impl JobStream {
@@ -264,6 +269,7 @@ impl JobStream {
         } else {
             self.silent = (Instant::now(), 0);
         }
+        self.progress.reach(chunk.bytes_done);
         self.chunk = Cursor::new(chunk.data.to_vec());
         self.end = chunk.end.map(OwnedEnd::new).transpose()?;
         match self.end {

@@ -11,7 +11,7 @@ use protocol::database::{Column, Expected, QueryAnswer, QueryRequest, columns};
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 
 use crate::pg::connection::{Expect, PgConnection, Row};
-use crate::remote::Connection;
+use crate::remote::{Connection, PendingAnswer};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// An open connection.
@@ -44,22 +44,40 @@ impl RemoteConnection {
         opened.timeout = Duration::from_millis(*timeout_ms);
         Ok(opened)
     }
-}
 
-impl PgConnection for RemoteConnection {
-    fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>> {
-        let (expected, count) = match expect {
-            Expect::Nothing => (Expected::None, 0),
-            Expect::OneRow(1) => (Expected::Column, 1),
-            Expect::OneRow(count) => (Expected::Row, count),
-            Expect::Rows(count) => (Expected::Any, count),
-        };
-        let request = QueryRequest { expected, sql: query };
-        let sent = self.connection.send(&Call::DatabaseQuery(request), Some(self.session))?;
+    fn send(&self, query: &str, expect: Expect) -> Result<PendingAnswer> {
+        let request = QueryRequest { expected: shape(expect).0, sql: query };
+        self.connection.send(&Call::DatabaseQuery(request), Some(self.session))
+    }
+
+    fn receive(&self, sent: PendingAnswer, expect: Expect) -> Result<Vec<Row>> {
+        let (expected, count) = shape(expect);
         // The server may work on it for long
         let answer = sent.wait_or_stop(&self.cancel)?;
         let answer = QueryAnswer::decode(answer.data(), expected)?;
         answer.rows().map(|row| Ok(columns(&row?, count)?.into_iter().map(text).collect())).collect()
+    }
+}
+
+/// How the protocol names what a query is to return, and the number of columns.
+fn shape(expect: Expect) -> (Expected, usize) {
+    match expect {
+        Expect::Nothing => (Expected::None, 0),
+        Expect::OneRow(1) => (Expected::Column, 1),
+        Expect::OneRow(count) => (Expected::Row, count),
+        Expect::Rows(count) => (Expected::Any, count),
+    }
+}
+
+impl PgConnection for RemoteConnection {
+    fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>> {
+        self.receive(self.send(query, expect)?, expect)
+    }
+
+    fn queries(&mut self, queries: &[(&str, Expect)]) -> Result<Vec<Vec<Row>>> {
+        let sent = queries.iter().map(|(query, expect)| Ok((self.send(query, *expect)?, *expect)));
+        let sent: Vec<_> = sent.collect::<Result<_>>()?;
+        sent.into_iter().map(|(sent, expect)| self.receive(sent, expect)).collect()
     }
 
     fn timeout(&self) -> Duration {

@@ -12,7 +12,7 @@ use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 use super::filters::Findings;
 use crate::remote::{Connection, PendingAnswer};
 use crate::work::turn::Turn;
-use crate::{Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Chunks of a file that are asked for before they are needed. If the file ends earlier, the server answers the rest of
 /// the requests with errors that nobody reads.
@@ -42,19 +42,21 @@ impl FileRequest {
         Ok(FileRequest { connection: Arc::clone(connection), session: opened.session, opened: Some(opened) })
     }
 
-    /// Waits until the file is open; `None` if it is missing.
+    /// Waits until the file is open; `None` if it is missing. The server may read all of it before it answers, so a token that is
+    /// cancelled ends the connection.
     ///
     /// # Errors
-    /// The server's error, or the error that ended the connection.
-    pub(super) fn open(mut self, turn: &Turn) -> Result<Option<FileStream>> {
+    /// The server's error, the error that ended the connection, or [`ErrorCode::Term`] once cancelled.
+    pub(super) fn open(mut self, turn: &Turn, cancel: &CancelToken) -> Result<Option<FileStream>> {
         let opened = self.opened.take();
         let opened = opened.ok_or_else(|| Error::new(ErrorCode::Assert, "file was opened before"))?;
-        let answer = turn.waiting(|| opened.wait())?;
+        let answer = turn.waiting(|| opened.wait_or_stop(cancel))?;
         let ReadAnswer::Chunk(chunk) = ReadAnswer::decode(answer.data(), answer.is_closed)? else { return Ok(None) };
         let mut stream = FileStream {
             connection: Arc::clone(&self.connection),
             session: self.session,
             turn: turn.clone(),
+            cancel: cancel.clone(),
             chunk: Cursor::new(Vec::new()),
             asked: VecDeque::new(),
             findings: None,
@@ -83,6 +85,7 @@ pub(super) struct FileStream {
     connection: Arc<Connection>,
     session: u64,
     turn: Turn,
+    cancel: CancelToken,
     chunk: Cursor<Vec<u8>>,
     asked: VecDeque<PendingAnswer>,
     /// Comes with the last chunk.
@@ -119,7 +122,7 @@ impl Read for FileStream {
             let Some(next) = self.asked.pop_front() else {
                 return Err(io::Error::other("unable to continue a read that failed"));
             };
-            let answer = match self.turn.waiting(|| next.wait()) {
+            let answer = match self.turn.waiting(|| next.wait_or_stop(&self.cancel)) {
                 Ok(answer) => answer,
                 Err(error) => {
                     // A read that continued after an error must not look like the end of the file

@@ -14,9 +14,9 @@ use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
-use super::filters::{FileFilters, sum_filters};
+use super::filters::{FileFilters, Findings, pages_fit, sum_filters, transforms};
 use super::open_files::{OpenFiles, Place, files_max};
-use super::stream::{FileRequest, FileStream};
+use super::stream::FileRequest;
 use super::{RemotePgSettings, read_control};
 use crate::cancel::CancelToken;
 use crate::pg::data_dir::PG_CONTROL;
@@ -89,7 +89,8 @@ impl<'a> RemoteWorker<'a> {
             {
                 asked.push_back(self.ask_sum(next)?);
             }
-            compared.push(open.compare(file, || self.sum(file, asked.pop_front()))?);
+            let (asked, cancel) = (asked.pop_front(), open.cancel);
+            compared.push(open.compare(file, || self.sum(file, asked, cancel))?);
         }
         Ok(compared)
     }
@@ -103,11 +104,16 @@ impl<'a> RemoteWorker<'a> {
     }
 
     /// Returns size and checksum of a file as it is now; `None` if it no longer exists.
-    fn sum(&self, file: &CopyFile, asked: Option<Option<FileRequest>>) -> Result<Option<(u64, Sha1)>> {
+    fn sum(
+        &self,
+        file: &CopyFile,
+        asked: Option<Option<FileRequest>>,
+        cancel: &CancelToken,
+    ) -> Result<Option<(u64, Sha1)>> {
         let Some(request) = asked.flatten() else {
             return Ok(self.exists(file)?.then(|| (0, Sha1::of(b""))));
         };
-        match request.open(&self.encoder.turn)? {
+        match request.open(&self.encoder.turn, cancel)? {
             Some(mut stream) => {
                 let path = self.path(file);
                 std::io::copy(&mut stream, &mut std::io::sink()).map_err(|error| read_error(&path, error))?;
@@ -214,11 +220,12 @@ impl<'a> RemoteWorker<'a> {
         let path = self.path(file);
         let AskedFile { request, transforms, is_compressed, bytes: _, place: _place } = asked;
         let Some(request) = request else { return self.copy_here(open, file, &path) };
-        let Some(stream) = request.open(&self.encoder.turn)? else { return Ok(CopyOutcome::Removed) };
+        let Some(stream) = request.open(&self.encoder.turn, open.cancel)? else { return Ok(CopyOutcome::Removed) };
         let kind = if is_compressed { CompressType::Lz4 } else { CompressType::None };
         let mut stream = Decompressor::new(kind, Framing::Raw, stream)?;
         let (size, checksum) = self.store(open, &mut stream, &path)?;
-        let passed = check(stream.get_ref(), file, (size, checksum), transforms)
+        let findings = stream.get_ref().findings()?;
+        let passed = check(findings, self.rules(), file, (size, checksum))
             .map_err(|error| error.context(format!("unable to copy '{path}'")))?;
         let is_unchanged = passed.map_size == Some(0);
         match self.encoder.end_file(open, file, passed)? {
@@ -249,6 +256,8 @@ impl<'a> RemoteWorker<'a> {
             }
             hasher.update(data);
             size += count as u64;
+            // Compressed bytes are fewer than those of the file, which are only known at its end
+            open.progress.add(count as u64);
             open.pace.after(count as u64, open.cancel);
             sink.pending.extend_from_slice(data);
         }
@@ -289,8 +298,8 @@ fn limit(file: &CopyFile) -> Option<u64> {
 }
 
 /// Compares what came with what the other host says.
-fn check(stream: &FileStream, file: &CopyFile, came: (u64, Sha1), transforms: bool) -> Result<Passed> {
-    let findings = stream.findings()?;
+fn check(findings: &Findings, rules: &CopyRules, file: &CopyFile, came: (u64, Sha1)) -> Result<Passed> {
+    let (transforms, page_size) = (transforms(rules, file), rules.page_size);
     let ((size, checksum), stored) = (findings.plain()?, findings.stored(transforms)?);
     let refuse = |text: String| Err(Error::new(ErrorCode::FileRead, text));
     if came != stored {
@@ -307,6 +316,9 @@ fn check(stream: &FileStream, file: &CopyFile, came: (u64, Sha1), transforms: bo
     }
     if findings.map_size.is_some_and(|map_size| map_size > stored.0 || (map_size == 0 && stored.0 > 0)) {
         return refuse(format!("block map of {:?} byte(s) does not fit {} byte(s)", findings.map_size, stored.0));
+    }
+    if !pages_fit(findings.pages.as_ref(), size, page_size) {
+        return refuse("the numbers of damaged pages do not fit the file".to_owned());
     }
     Ok(Passed { size, checksum, map_size: findings.map_size, pages: findings.pages.clone() })
 }

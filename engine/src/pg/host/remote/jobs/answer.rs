@@ -6,7 +6,7 @@ use repo_format::manifest::PageRange;
 use repo_format::pg::control::CONTROL_FILE_SIZE;
 
 use crate::pg::data_dir::PG_CONTROL;
-use crate::pg::host::remote::filters::transforms;
+use crate::pg::host::remote::filters::{pages_fit, transforms};
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, CopyFile, CopyJob, CopyOutcome, CopyResult, CopyRules};
 use crate::{Error, ErrorCode, Result};
@@ -101,9 +101,7 @@ fn check_copied(rules: &CopyRules, file: &CopyFile, copied: &Copied) -> Result<(
     if map_size.is_some_and(|map_size| map_size == 0 || map_size > size_repo) {
         return refuse(&format!("block map of {map_size:?} byte(s) does not fit {size_repo} byte(s)"));
     }
-    if let Some(PageOutcome::Errors(ranges)) = &copied.pages
-        && !fits(ranges, size / u64::from(rules.page_size.max(1)))
-    {
+    if !pages_fit(copied.pages.as_ref(), size, rules.page_size) {
         return refuse("the ranges of damaged pages do not fit the file");
     }
     match (transforms(rules, file), copied.checksum_repo) {
@@ -111,15 +109,6 @@ fn check_copied(rules: &CopyRules, file: &CopyFile, copied: &Copied) -> Result<(
         (false, None) if size == size_repo => Ok(()),
         _ => refuse("size or checksum of what was stored is not right"),
     }
-}
-
-/// Returns whether ranges follow one another within a file of so many pages, whatever the number of its first one.
-fn fits(ranges: &[PageRange], pages: u64) -> bool {
-    let follow = ranges.windows(2).all(|pair| pair[0].last < pair[1].first);
-    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
-    follow
-        && ranges.iter().all(|range| range.first <= range.last)
-        && u64::from(last.last.saturating_sub(first.first)) < pages
 }
 
 fn outcome(result: JobFileResult<'_>) -> Result<CopyOutcome> {

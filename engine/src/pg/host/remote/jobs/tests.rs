@@ -13,7 +13,8 @@ use crate::pg::RemotePgSettings;
 use crate::pg::data_dir::DataDir;
 use crate::pg::host::PgHost;
 use crate::pg::host::remote::RemoteHost;
-use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
+use crate::pipeline::backup::{BlockJob, CodecPool, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
+use crate::progress::BytesUnderWay;
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
 
@@ -25,12 +26,23 @@ struct Memory {
     map: Option<(BlockMap, u32)>,
     /// How many maps were read.
     maps_read: usize,
+    /// Bytes of jobs in progress, and those at the first write.
+    under_way: BytesUnderWay,
+    first_seen: u64,
+    progress: JobProgress,
 }
 
 impl JobStore for Memory {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes.extend_from_slice(bytes);
+        if self.first_seen == 0 {
+            self.first_seen = self.under_way.bytes();
+        }
         Ok(())
+    }
+
+    fn progress(&self) -> JobProgress {
+        self.progress.clone()
     }
 
     fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
@@ -57,6 +69,7 @@ fn rules(kind: CompressType, level: i32) -> CopyRules {
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
         write_options: WriteOptions::IN_PLACE,
+        codecs: Arc::new(CodecPool::new(2)),
     }
 }
 
@@ -218,10 +231,10 @@ fn answered(job: &CopyJob, chunks: Vec<(Vec<u8>, Option<SentEnd>)>) -> Result<Ve
                 checksum: &checksum.0,
                 results: results.clone(),
             });
-            script.answer(Some(JobChunk { data, end }.encode()));
+            script.answer(Some(JobChunk { data, end, bytes_done: 0 }.encode()));
         }
         while script.read().is_some_and(|call| call != Call::Exit) {
-            script.answer(Some(JobChunk { data: &[], end: None }.encode()));
+            script.answer(Some(JobChunk { data: &[], end: None, bytes_done: 0 }.encode()));
         }
     });
     let rules = rules(CompressType::None, 0);
@@ -452,4 +465,48 @@ fn third_worker_at_a_level_that_needs_much_memory_was_refused() {
             assert_eq!(results[0].outcome, CopyOutcome::Truncated, "level {level}");
         }
     }
+}
+
+#[test]
+fn progress_of_a_large_file_is_told_before_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("base/1")).unwrap();
+    let size = 12 << 20;
+    fs::write(dir.path().join("base/1/1"), vec![7; size]).unwrap();
+    let rules = rules(CompressType::None, 0);
+    let mut worker = worker(connect_to(dir.path()), settings_of(dir.path()), &rules);
+    let job = job(None, vec![CopyFile { page_check: false, ..file("pg_data/base/1/1", size as u64) }]);
+    let mut store = Memory::default();
+    store.progress = store.under_way.begin(size as u64);
+    let results = worker.run(&job, &mut store, &CancelToken::new()).unwrap();
+    assert!(matches!(results[0].outcome, CopyOutcome::Copied(_)));
+    // With the first chunk, of twelve
+    assert!(store.first_seen > 0 && store.first_seen < size as u64, "{}", store.first_seen);
+    drop(std::mem::take(&mut store.progress));
+    assert_eq!(store.under_way.bytes(), 0);
+}
+
+#[test]
+fn comparison_that_a_server_never_answers_ends_with_the_token() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.begin(None);
+        while script.read().is_some() {}
+    })
+    .unwrap();
+    let rules = rules(CompressType::None, 0);
+    let mut worker = worker(connection, settings(None), &rules);
+    let compared = CopyFile { method: CopyMethod::Compare, ..file("pg_data/base/1/1", 100) };
+    let cancel = CancelToken::new();
+    let blocks = BlockJob { block_size: 8192, checksum_size: 6, super_block_size: 8192, prior: None };
+    let job = job(Some(1), vec![CopyFile { block: Some(blocks), ..compared }]);
+    std::thread::scope(|scope| {
+        let stop = cancel.clone();
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            stop.cancel();
+        });
+        let error = worker.run(&job, &mut Memory::default(), &cancel).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Term);
+    });
 }

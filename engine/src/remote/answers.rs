@@ -1,0 +1,146 @@
+//! The threads of a connection: one reads the answers, one keeps the connection alive.
+
+use std::io::{self, BufRead, Read};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
+use protocol::pack::read_message;
+use protocol::{AnswerMessage, Call, Dialect};
+
+use super::failure::FarEnd;
+use super::received::Kept;
+use super::shared::{End, Shared, lock};
+use crate::{Error, ErrorCode, Result};
+
+/// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
+/// dead.
+pub(super) const IDLE: Duration = Duration::from_secs(30);
+/// The most warnings of a server that are logged.
+pub(super) const WARNINGS_MAX: usize = 1000;
+/// How long the server may take to end after the connection was closed.
+pub(super) const EXIT_WAIT: Duration = Duration::from_secs(10);
+
+/// Reads the greeting and all answers. `far` is the server, for its errors and warnings.
+pub(super) fn read(
+    input: Box<dyn BufRead + Send>,
+    greeted: &Sender<std::result::Result<&'static Dialect, End>>,
+    shared: &Shared,
+    far: &FarEnd,
+) {
+    let mut input = Input { reader: input, has_ended: false };
+    let error = match read_greeting(&mut input) {
+        Ok(dialect) => {
+            // The thread that opens the connection may have given up
+            let _ = greeted.send(Ok(dialect));
+            far.in_answer(read_answers(&mut input, shared, &far.name))
+        }
+        Err(error) => far.in_greeting(error),
+    };
+    // A process that has ended says why, and a session that was closed has no other error
+    let end = End::of(if input.has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });
+    shared.fail(&end);
+    let _ = greeted.send(Err(end));
+}
+
+/// What the server sends.
+struct Input {
+    reader: Box<dyn BufRead + Send>,
+    has_ended: bool,
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let come = self.reader.fill_buf();
+        self.has_ended |= match &come {
+            Ok(come) => come.is_empty(),
+            Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        };
+        come
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
+    let mut line = Vec::new();
+    input
+        .by_ref()
+        .take(GREETING_SIZE_MAX as u64)
+        .read_until(b'\n', &mut line)
+        .map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read greeting", e))?;
+    greeting::check(line.strip_suffix(b"\n").unwrap_or(&line), Service::Remote)
+}
+
+/// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
+fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
+    let mut warnings_left = WARNINGS_MAX;
+    let kept = Kept::default();
+    loop {
+        let mut message = Vec::new();
+        if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
+            return error;
+        }
+        let (session, fault) = match AnswerMessage::decode(&message) {
+            Ok(answer) => (answer.session, answer.outcome.err().map(|fault| fault.to_error(name))),
+            Err(error) => return error,
+        };
+        if shared.has_warnings.load(Ordering::Relaxed) {
+            match pass_on_warnings(&message, warnings_left, name) {
+                Ok(passed) => warnings_left = warnings_left.saturating_sub(passed),
+                Err(error) => return error,
+            }
+        }
+        let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
+            // A server that gives up, for example because no request came in time, says so unasked
+            return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request"));
+        };
+        if session.is_some_and(|session| session != waiting.session) {
+            let text = format!("answer for session {session:?} instead of {}", waiting.session);
+            return Error::new(ErrorCode::Protocol, text);
+        }
+        let since_begin = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.answered_ms.store(since_begin, Ordering::Relaxed);
+        let took = u64::try_from(waiting.sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+        shared.round_trip_us.fetch_min(took, Ordering::Relaxed);
+        // A thread that no longer waits needs no answer
+        let _ = waiting.sender.send(Ok(kept.keep(message)));
+    }
+}
+
+/// Logs up to `max` warnings of an answer. Returns their number.
+pub(super) fn pass_on_warnings(message: &[u8], max: usize, name: &str) -> Result<usize> {
+    let warnings = AnswerMessage::warnings(message)?;
+    warnings.iter().take(max).for_each(|text| crate::warn!("raised from {name}: {text}"));
+    Ok(warnings.len())
+}
+
+/// Sends a request from time to time while there is nothing else to send.
+pub(super) fn keep_alive(shared: &Shared, dialect: &Dialect, idle: Duration) {
+    let (stop, changed) = &shared.stop;
+    loop {
+        let left = idle.saturating_sub(lock(&shared.output).sent_last.elapsed());
+        let waited = changed.wait_timeout_while(lock(stop), left, |stop| !*stop);
+        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+            return;
+        }
+        if lock(&shared.output).sent_last.elapsed() >= idle {
+            let (sender, _) = channel();
+            if shared.send(&Call::Noop, None, dialect, sender).is_err() {
+                return;
+            }
+        }
+    }
+}
