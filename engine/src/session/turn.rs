@@ -55,9 +55,27 @@ impl BackupTurn<'_> {
         Ok(summary)
     }
 
-    /// The open repository of the last backup, for what follows it.
-    pub fn repo(&self) -> Option<&Repo> {
+    /// The open repository of the last backup, for what follows it. It is opened again, with a new claim, if its connection
+    /// has ended since: the backup is complete, and what follows needs no more than another connection. `None` if that
+    /// fails, or before the first backup.
+    pub fn repo(&mut self) -> Option<&Repo> {
+        if self.repo.as_ref()?.storage.has_ended()
+            && let Err(error) = self.open_again()
+        {
+            info!("unable to open the repository again after the backup: {error}");
+            return None;
+        }
         self.repo.as_ref()
+    }
+
+    fn open_again(&mut self) -> Result<()> {
+        let Session { stanza, cancel, .. } = self.session;
+        let repo = self.session.open_first()?;
+        let claim = Claim::acquire(&repo, stanza, self.session.claimant(), "backup", cancel)?;
+        // It can't be removed over the old connection, and the new one has its name
+        self.claim.replace(claim).into_iter().for_each(Claim::leave);
+        self.repo = Some(repo);
+        Ok(())
     }
 
     /// Keeps how long the phases of a backup of this turn took, for those who watch the repository. Nothing else depends on

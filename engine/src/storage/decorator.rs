@@ -55,6 +55,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
+    fn has_ended(&self) -> bool {
+        self.inner().has_ended()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.inner().display(path)
     }
