@@ -81,11 +81,11 @@ impl BackupTurn<'_> {
     /// Keeps how long the phases of a backup of this turn took, for those who watch the repository. Nothing else depends on
     /// it, so a failure is only told.
     pub fn keep_phases(&self, summary: &BackupSummary, expire: Option<Duration>) {
-        let Some(repo) = &self.repo else { return };
+        let (Some(repo), Some(claim)) = (&self.repo, &self.claim) else { return };
         let stanza = &self.session.stanza;
         let mut phases = summary.phases.clone();
         phases.extend(expire.map(|took| PhaseFigures::new(BackupPhase::Expire, took)));
-        if let Err(error) = backup::phases::keep(repo, stanza, &summary.label, &phases) {
+        if let Err(error) = backup::phases::keep(&claim.guard(repo), stanza, &summary.label, &phases) {
             info!("repo{}: the phases of backup {} are not kept: {error}", repo.key, summary.label);
         }
     }
