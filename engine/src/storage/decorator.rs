@@ -52,6 +52,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
+    fn opened(&self) -> Result<()> {
+        self.inner().opened()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.inner().display(path)
     }
