@@ -3,6 +3,7 @@
 mod browse;
 mod check_pgbackrest;
 mod damage;
+mod far_verify;
 pub mod golden;
 mod leftovers;
 mod manifest;

@@ -10,6 +10,7 @@ mod carriers;
 mod channels;
 mod connection;
 mod failure;
+pub(crate) mod filters;
 pub(crate) mod fuzzing;
 mod lanes;
 mod link;

@@ -8,6 +8,7 @@ pub mod azure;
 mod concurrency;
 pub(crate) mod decorator;
 pub mod faulty;
+pub(crate) mod full;
 #[cfg(test)]
 mod gateway;
 pub mod gcs;
@@ -25,6 +26,7 @@ pub(crate) mod read_ahead;
 pub(crate) mod remote;
 pub mod s3;
 pub mod sftp;
+pub(crate) mod sums;
 pub mod temporary;
 pub(crate) mod unreachable;
 pub(crate) mod versions;
@@ -38,6 +40,7 @@ pub use self::concurrency::Concurrency;
 pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
 pub use self::remote::RemoteRepoSettings;
+pub use self::sums::{ContentSum, StoredContent};
 pub use self::versions::VersionedStorage;
 
 use crate::{Error, ErrorCode, Result};
@@ -275,6 +278,22 @@ pub trait RepoStorage: Send + Sync {
     /// Starts what [`RepoStorage::read`] does. A remote driver does not wait for the answer.
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
         PendingRead::opened(self.read(path, range))
+    }
+
+    /// Returns whether [`RepoStorage::sum`] is of use.
+    fn sums(&self) -> bool {
+        false
+    }
+
+    /// Returns checksum and size of what a stored file decodes to, made beside the data; `None` if this storage can't, or if the
+    /// file is missing. Not more is checked there than a reader here checks, so whoever needs to know what is wrong with a
+    /// file reads it.
+    ///
+    /// # Errors
+    /// The file can't be read or decoded there.
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        let _ = content;
+        Ok(None)
     }
 
     /// Returns this storage for files that are neither compressed nor encrypted, if it then compresses on their way what is

@@ -246,6 +246,17 @@ impl Cipher {
         }
     }
 
+    /// The keys of archived files, one of which the header of each names; `None` for other ciphers.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        match self {
+            Cipher::Headed(headed) => match &headed.keys {
+                HeadedKeys::Ring(keys) => Some(keys),
+                HeadedKeys::Main(_) => None,
+            },
+            Cipher::None | Cipher::Aes256Cbc(_) => None,
+        }
+    }
+
     /// Returns whether bytes pass unchanged.
     pub fn is_none(&self) -> bool {
         matches!(self, Cipher::None)

@@ -27,6 +27,8 @@ fn turns(far_options: &[&str], near: &[&str]) {
         |arguments: &[&str]| [Tool::Rbr, Tool::PgBackRest].map(|tool| scenario.run(tool, arguments).success().stdout);
     let [ours, theirs] = both(&["info", "--output=json", "--log-level-console=off"]);
     assert_eq!(ours, theirs);
+    // The host decodes and sums up all files, with the keys of the archive, too
+    scenario.rbr(&["verify", "--log-level-console=debug"]).success().never_says("is read here");
     for verify in [
         scenario.rbr(&["verify", "--verbose", "--output=text", "--log-level-console=off"]),
         scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=off"]),

@@ -30,6 +30,17 @@ struct More {
     /// The number of connections that were begun, also without success.
     begun: usize,
     is_opening: bool,
+    /// The host has no channels, or no more of them.
+    has_no_channels: bool,
+    /// The last one could not be opened.
+    has_failed: bool,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Files,
+    Computing,
 }
 
 /// A connection, and how many files are in use on it: each has a clone of the counter.
@@ -76,20 +87,35 @@ impl Lanes {
     /// # Errors
     /// The error that ended the connection of the command itself, whose process has the locks.
     pub(crate) fn take(&self) -> Result<LaneUse> {
+        self.take_for(Work::Files)
+    }
+
+    /// Returns a connection for work that takes a processor of the host: not that of the command itself, which would not be answered
+    /// meanwhile, if there is another one. A host without channels gets processes for them.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn take_to_compute(&self) -> Result<LaneUse> {
+        self.take_for(Work::Computing)
+    }
+
+    fn take_for(&self, work: Work) -> Result<LaneUse> {
         self.first.connection.check()?;
+        let most = self.processes.len().min(LANES_MAX);
         let mut more = lock(&self.more);
         more.lanes.retain(|lane| !lane.connection.has_ended());
-        let least = more.lanes.iter().chain([&self.first]).min_by_key(|lane| lane.users());
-        let least = LaneUse(least.unwrap_or(&self.first).clone());
-        let most = self.processes.len().min(LANES_MAX);
+        let first = (work == Work::Files).then_some(&self.first);
+        let least = first.into_iter().chain(&more.lanes).min_by_key(|lane| lane.users());
+        let (least, has_any) = (LaneUse(least.unwrap_or(&self.first).clone()), least.is_some());
+        let is_last = more.has_failed || (work == Work::Files && more.has_no_channels);
         // The clone here counts, too
-        if least.0.users() <= 1 || more.is_opening || more.begun + 1 >= most {
+        if (has_any && least.0.users() <= 1) || more.is_opening || is_last || more.begun + 1 >= most {
             return Ok(least);
         }
         (more.begun, more.is_opening) = (more.begun + 1, true);
         let number = more.begun;
         drop(more);
-        let opened = self.open(number);
+        let opened = self.open(number, work);
         let mut more = lock(&self.more);
         more.is_opening = false;
         match opened {
@@ -98,23 +124,27 @@ impl Lanes {
                 Ok(LaneUse(lane))
             }
             Ok(None) => {
-                // The host has no channels
-                more.begun = most;
+                more.begun -= 1;
+                more.has_no_channels = true;
                 Ok(least)
             }
             Err(error) => {
                 // What there is goes on, unless the reason is the end of that
                 crate::debug!("unable to open one more connection: {error}");
-                more.begun = most;
+                more.has_failed = true;
                 Ok(least)
             }
         }
     }
 
-    fn open(&self, number: usize) -> Result<Option<Lane>> {
+    fn open(&self, number: usize, work: Work) -> Result<Option<Lane>> {
         let workers = self.processes.len() - 1;
         let opened = self.carriers.open(&self.first.connection, &self.processes, number, workers)?;
-        let Some(connection) = opened else { return Ok(None) };
+        let connection = match (opened, self.processes.get(number)) {
+            (Some(connection), _) => connection,
+            (None, Some(process)) if work == Work::Computing => Connection::open(process)?,
+            _ => return Ok(None),
+        };
         connection.features()?;
         Ok(Some(Lane::new(connection)))
     }
@@ -166,6 +196,17 @@ mod tests {
             let held: Vec<_> = (0..4).map(|_| lanes.take().unwrap()).collect();
             assert!(held.iter().all(|lane| is_first(&lanes, lane)));
         }
+    }
+
+    #[test]
+    fn work_of_the_host_leaves_the_connection_of_the_command_alone() {
+        let (_dir, lanes) = lanes(2, true);
+        let held: Vec<_> = (0..4).map(|_| lanes.take_to_compute().unwrap()).collect();
+        assert!(held.iter().all(|lane| !is_first(&lanes, lane) && lane.0.users() == 2));
+        assert!(is_first(&lanes, &lanes.take().unwrap()));
+        // Without workers there is nothing else
+        let (_dir, alone) = self::lanes(0, true);
+        assert!(is_first(&alone, &alone.take_to_compute().unwrap()));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::{Error, ErrorCode, Result, decode};
 /// Bytes of a segment that contain its header.
 const HEADER_BYTES: u64 = 512;
 
+/// Stored bytes that contain it: more than the largest block of any codec.
+const STORED_BYTES: u64 = 1 << 20;
+
 /// Reads the header of a segment that is encrypted like this. With `force`, it is read as that version.
 ///
 /// # Errors
@@ -24,7 +27,8 @@ pub(crate) fn read(
     cipher: &Cipher,
     force: Option<PgVersion>,
 ) -> Result<WalHeader> {
-    let stored = storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(storage, path))?;
+    let range = ReadRange { offset: 0, limit: Some(STORED_BYTES) };
+    let stored = storage.read(path, range)?.ok_or_else(|| storage::missing(storage, path))?;
     let plain = Decryptor::new(cipher, Framing::Full, stored);
     let kind = CompressType::from_file_name(path.file_name())?;
     let mut header = Vec::new();

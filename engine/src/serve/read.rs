@@ -53,7 +53,7 @@ impl ReadSession {
         let mut has_ended = false;
         while size < block.len() && !has_ended {
             cancel.check()?;
-            match self.read(&mut block[size..])? {
+            match self.read(&mut block[size..], cancel)? {
                 0 => has_ended = true,
                 read => size += read,
             }
@@ -62,10 +62,10 @@ impl ReadSession {
         Ok(SentChunk { size, results })
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], cancel: &CancelToken) -> Result<usize> {
         loop {
             match self.chain.stage.read(buffer) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => cancel.check()?,
                 result => return result.map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read file", e)),
             }
         }

@@ -11,6 +11,9 @@ use crate::Result;
 /// Bytes that a part asks for at a time.
 const INPUT_BYTES: usize = 128 << 10;
 
+/// Bytes that are swallowed at a time.
+const SINK_BYTES: usize = 16 << 20;
+
 /// A part of a chain.
 pub(super) type Stage = Box<dyn Read + Send>;
 
@@ -152,8 +155,17 @@ impl SinkStage {
 
 impl Read for SinkStage {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        while self.input.read(&mut self.buffer)? > 0 {}
-        Ok(0)
+        let mut swallowed = 0;
+        loop {
+            match self.input.read(&mut self.buffer)? {
+                0 => return Ok(0),
+                read => swallowed += read,
+            }
+            if swallowed >= SINK_BYTES {
+                // Whoever reads looks whether the client is still there
+                return Err(ErrorKind::Interrupted.into());
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Storages that pass calls on to another one and do something around them.
 
 use super::{
-    Concurrency, Entry, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath, RepoReader,
-    RepoStorage, RepoWriter, SyncBatch, WriteOptions,
+    Concurrency, ContentSum, Entry, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath,
+    RepoReader, RepoStorage, RepoWriter, StoredContent, SyncBatch, WriteOptions,
 };
 use crate::Result;
 
@@ -22,6 +22,11 @@ pub(crate) trait Decorator: Send + Sync {
     /// Makes a call that changes the repository.
     fn change<R>(&self, call: impl FnOnce(&Self::Inner) -> Result<R>) -> Result<R> {
         self.call(call)
+    }
+
+    /// Whether files may be summed up beside the data, so that no reader sees them.
+    fn allows_sums(&self) -> bool {
+        true
     }
 
     /// Decorates a file that was opened for reading.
@@ -85,6 +90,14 @@ impl<D: Decorator> RepoStorage for D {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         Ok(self.call(|inner| inner.read(path, range))?.map(|reader| self.reader(reader)))
+    }
+
+    fn sums(&self) -> bool {
+        self.allows_sums() && self.inner().sums()
+    }
+
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        if self.sums() { self.call(|inner| inner.sum(content)) } else { Ok(None) }
     }
 
     fn read_ahead(&self) -> ReadAhead {

@@ -36,6 +36,11 @@ impl Decorator for Paced {
         &*self.inner
     }
 
+    fn allows_sums(&self) -> bool {
+        // The rate is that of what is read
+        false
+    }
+
     fn reader(&self, inner: Box<dyn RepoReader>) -> Box<dyn RepoReader> {
         Box::new(PacedReader { inner, pace: self.pace.clone(), cancel: self.cancel.clone() })
     }

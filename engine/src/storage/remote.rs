@@ -5,6 +5,7 @@
 
 mod past;
 mod read;
+mod sum;
 mod write;
 
 use std::io::{self, Read};
@@ -22,8 +23,8 @@ use self::past::PastStorage;
 use self::read::PlainReader;
 use self::write::RemoteWriter;
 use super::{
-    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange, RepoPath,
-    RepoReader, RepoStorage, RepoWriter, WriteOptions,
+    Concurrency, ContentSum, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadAhead, ReadRange,
+    RepoPath, RepoReader, RepoStorage, RepoWriter, StoredContent, WriteOptions,
 };
 use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
 use crate::{Error, ErrorCode, Result};
@@ -215,6 +216,14 @@ impl RepoStorage for RemoteStorage {
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         self.ask(path, range, None)?.opened()
+    }
+
+    fn sums(&self) -> bool {
+        true
+    }
+
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        self.sum_of(content, None)
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {

@@ -13,7 +13,7 @@ use repo_format::manifest::BlockIncr;
 use repo_format::read::read_some;
 
 use crate::pipeline::block_delta::{self, BlockFile};
-use crate::storage::{ReadRange, RepoStorage};
+use crate::storage::{ReadRange, RepoStorage, StoredContent};
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
@@ -138,16 +138,14 @@ impl BlockCheck {
         self.block.map_size <= MAP_BYTES_MAX
     }
 
-    /// Reads the map, which begins there in the part, and returns what it refers to. `None` if the file is missing.
-    fn needs_stored(
-        &self,
-        storage: &dyn RepoStorage,
-        check: &FileCheck,
-        start: u64,
-    ) -> Result<Option<Vec<StoredPart>>> {
+    /// Reads the map, which begins there in the part, for what it refers to.
+    fn checked(&self, storage: &dyn RepoStorage, check: &FileCheck, start: u64) -> Result<Checked> {
         let offset = check.range.offset.saturating_add(start);
         let range = ReadRange { offset, limit: Some(self.block.map_size) };
-        storage.read(&check.path, range)?.map(|stored| self.needs(stored)).transpose()
+        Ok(match storage.read(&check.path, range)? {
+            Some(stored) => Checked { fault: None, needs: self.needs(stored)? },
+            None => Checked { fault: Some(FileFault::Missing), needs: Vec::new() },
+        })
     }
 
     /// Checks the map as a restore does, and returns what it refers to in other backups.
@@ -207,6 +205,12 @@ impl FileChecker {
             Ok(start) => start,
             Err(fault) => return found(fault),
         };
+        if is_good(storage, check) {
+            return match (&check.block, map_start) {
+                (Some(block), Some(map_start)) => block.checked(storage, check, map_start),
+                _ => Ok(Checked::default()),
+            };
+        }
         let Some(stored) = storage.read(&check.path, check.range)? else { return found(FileFault::Missing) };
         let Some(content) = self.read(storage, check, stored, cancel)? else {
             return found(FileFault::Size);
@@ -221,10 +225,7 @@ impl FileChecker {
         if block.keeps_map() {
             return Ok(Checked { fault: None, needs: block.needs(content.map.as_slice())? });
         }
-        match block.needs_stored(storage, check, map_start)? {
-            Some(needs) => Ok(Checked { fault: None, needs }),
-            None => found(FileFault::Missing),
-        }
+        block.checked(storage, check, map_start)
     }
 
     /// Reads only the block map of a file, for the parts of other files that it needs.
@@ -232,13 +233,9 @@ impl FileChecker {
     /// # Errors
     /// It can't be read or decoded.
     pub fn check_map(&mut self, storage: &dyn RepoStorage, check: &FileCheck) -> Result<Checked> {
-        let found = |fault| Ok(Checked { fault: Some(fault), needs: Vec::new() });
         match (&check.block, check.map_start()) {
-            (Some(block), Ok(Some(start))) => match block.needs_stored(storage, check, start)? {
-                Some(needs) => Ok(Checked { fault: None, needs }),
-                None => found(FileFault::Missing),
-            },
-            (_, Err(fault)) => found(fault),
+            (Some(block), Ok(Some(start))) => block.checked(storage, check, start),
+            (_, Err(fault)) => Ok(Checked { fault: Some(fault), needs: Vec::new() }),
             (_, Ok(_)) => Ok(Checked::default()),
         }
     }
@@ -286,6 +283,25 @@ impl FileChecker {
         self.contexts.push((check.compress_type, reader.into_context()?));
         Ok(Some(ReadContent { checksum: hasher.finish(), size, map }))
     }
+}
+
+/// Returns whether a file was found good beside the data. If not, reading it here tells what is wrong with it.
+fn is_good(storage: &dyn RepoStorage, check: &FileCheck) -> bool {
+    if !storage.sums() {
+        return false;
+    }
+    let FileCheck { path, range, cipher, compress_type, .. } = check;
+    let content = StoredContent { path, range: *range, cipher, compress_type: *compress_type };
+    let why = match storage.sum(&content) {
+        Ok(Some(sum)) if sum.checksum == check.checksum && check.size.is_none_or(|size| size == sum.size) => {
+            return true;
+        }
+        Ok(Some(_)) => "its checksum or size is another one".to_owned(),
+        Ok(None) => "it is missing, or can't be summed up there".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    crate::debug!("'{}' is read here: {why}", storage.display(path));
+    false
 }
 
 /// What a file was read as.

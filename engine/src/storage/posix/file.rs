@@ -111,11 +111,23 @@ pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a file for writing from its start. With `new` it must not exist.
+/// Opens a file for writing from its start. With `new` it must not exist. Otherwise, one that exists is replaced, not truncated: it is
+/// mostly left over from an attempt that failed, and a process on this host may still be about to write to it for that attempt.
 fn create(path: &Path, new: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let options = if new { options.create_new(true) } else { options.create(true).truncate(true) };
-    options.write(true).mode(FILE_MODE).open(path)
+    let create_new = || OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(path);
+    match create_new() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && !new => {}
+        opened => return opened,
+    }
+    let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    if is_file && fs::remove_file(path).is_ok() {
+        match create_new() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            opened => return opened,
+        }
+    }
+    // A device or a link, or a file that can't be replaced
+    OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(path)
 }
 
 /// Makes directories durable whose file was not completed, because the next attempt finds them and assumes that their
@@ -189,6 +201,29 @@ impl Drop for PosixWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn late_write_of_a_lost_attempt_reached_the_file_of_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let open = || Box::new(PosixWriter::open(path.clone(), WriteOptions::IN_PLACE).unwrap().checked());
+        let mut lost = open();
+        lost.write_all(b"lost").unwrap();
+        let mut next = open();
+        next.write_all(b"what is right").unwrap();
+        lost.write_all(b" and rubbish").unwrap();
+        next.finish().unwrap();
+        drop(lost);
+        assert_eq!(fs::read(&path).unwrap(), b"what is right");
+        // Neither a link nor what it leads to is replaced
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut writer = Box::new(PosixWriter::open(link.clone(), WriteOptions::IN_PLACE).unwrap());
+        writer.write_all(b"new").unwrap();
+        writer.finish().unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
 
     #[test]
     fn abandoned_file_leaves_only_its_directories() {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{AskedFile, RemoteStorage, RepoPath};
 use crate::storage::{
-    Concurrency, Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoReader, RepoStorage, RepoWriter,
-    WriteOptions,
+    Concurrency, ContentSum, Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoReader, RepoStorage,
+    RepoWriter, StoredContent, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -94,6 +94,17 @@ impl RepoStorage for PastStorage {
             return Ok(self.find(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         self.ask(path, range)?.map_or(Ok(None), AskedFile::opened)
+    }
+
+    fn sums(&self) -> bool {
+        true
+    }
+
+    fn sum(&self, content: &StoredContent<'_>) -> Result<Option<ContentSum>> {
+        match self.find(content.path)?.and_then(|entry| entry.version) {
+            Some(version) => self.now.sum_of(content, Some(&version)),
+            None => Ok(None),
+        }
     }
 
     fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {

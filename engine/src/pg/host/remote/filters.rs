@@ -3,10 +3,9 @@
 //! Source of the order: pgBackRest `src/command/backup/file.c.inc` (`backupFile`).
 
 use protocol::filter::{
-    BlockFilter, CipherFilter, CipherHeader, Codec, CompressFilter, Digest, Direction, Filter, FilterResult,
-    PageCheckFilter, PageCheckResult, PassphraseBytes,
+    BlockFilter, CipherFilter, Codec, CompressFilter, Digest, Direction, Filter, FilterResult, PageCheckFilter,
+    PageCheckResult, PassphraseBytes,
 };
-use repo_format::cipher::{KeyDigest, Passphrase};
 use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
 use repo_format::manifest::PageRange;
@@ -16,12 +15,8 @@ use crate::pg::data_dir::segment_number;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{BlockJob, CopyFile, CopyRules};
 use crate::pipeline::restore::{BlockGeometry, Hashed};
+use crate::remote::filters::{HEADER_FULL, HEADER_RAW, codec, digest};
 use crate::{Error, ErrorCode, Result};
-
-/// The header of an encrypted stream in [`repo_format::cipher::Framing::Full`].
-const HEADER_FULL: CipherHeader = CipherHeader(0);
-/// The header of an encrypted stream in [`repo_format::cipher::Framing::Raw`].
-const HEADER_RAW: CipherHeader = CipherHeader(1);
 
 /// How a file is copied.
 pub(super) struct FileFilters<'a> {
@@ -109,28 +104,9 @@ impl<'a> FileFilters<'a> {
     }
 }
 
-/// The digest that derives keys from a passphrase.
-pub(super) fn digest(passphrase: &Passphrase) -> Digest {
-    match passphrase.digest() {
-        KeyDigest::Sha1 => Digest::Sha1,
-        KeyDigest::Sha256 => Digest::Sha256,
-    }
-}
-
 /// Whether stored bytes of a file differ from its own.
 pub(super) fn transforms(rules: &CopyRules, file: &CopyFile) -> bool {
     file.block.is_some() || rules.compression.kind != CompressType::None || !rules.cipher.is_none()
-}
-
-/// The codec of a type of compression; `None` for none.
-pub(super) fn codec(kind: CompressType) -> Option<Codec> {
-    match kind {
-        CompressType::None => None,
-        CompressType::Bz2 => Some(Codec::Bz2),
-        CompressType::Gz => Some(Codec::Gz),
-        CompressType::Lz4 => Some(Codec::Lz4),
-        CompressType::Zst => Some(Codec::Zst),
-    }
 }
 
 /// The filters that only find out size and checksum of a file.

@@ -22,11 +22,11 @@ use repo_format::hash::Sha1Hasher;
 
 use self::answer::OwnedEnd;
 use self::session::FarSession;
-use super::filters::{codec, digest};
 use super::worker::{RemoteWorker, encode_map};
 use crate::cancel::CancelToken;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
 use crate::progress::JobProgress;
+use crate::remote::filters::{codec, digest};
 use crate::remote::{Answer, Connection, PendingAnswer};
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
