@@ -25,13 +25,15 @@ use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CodecPool, CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
 use crate::progress::{BytesUnderWay, JobProgress};
+use crate::storage::Concurrency;
 use crate::work::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most workers of a connection, with those that are about to end.
 const WORKERS_MAX: usize = 32;
-/// The most files that the workers of a connection encode at a time: one that waits for the client, and one that does not.
-const CODECS_MAX: usize = 2;
+/// The most files that the workers of a channel encode at a time. As many as rbr has jobs at a time: the client asks for the
+/// next part of a job, and a job that can't begin would let it wait for nothing.
+const CODECS_MAX: usize = Concurrency::SERVER.jobs_per_worker as usize;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
 /// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,

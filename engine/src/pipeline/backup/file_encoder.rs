@@ -148,7 +148,9 @@ impl<'a> FileEncoder<'a> {
                 open.store.map_grows(paid / u64::from(block.block_size.max(1)))?;
             }
             turn.give_way();
-            if sink.file_pending().len() >= rules.compare_buffer_bytes {
+            // What is kept to find out that the file did not change need not be kept any more once some of it is written
+            let kept = if sink.may_drop_file() { rules.compare_buffer_bytes } else { WRITE_BUFFER_BYTES };
+            if sink.file_pending().len() >= kept {
                 sink.flush(open.store)?;
             }
         }
