@@ -121,6 +121,11 @@ impl<'a> FileEncoder<'a> {
         let FileEncoder { rules, turn, sink, .. } = self;
         let (place, mut codecs) = rules.codecs.take(rules, turn);
         let Codecs { encoders, read_buffer } = &mut codecs;
+        // Not before the thread can use them
+        let _helpers = (open.job.threads > 1).then(|| {
+            crate::debug!("{} threads compress '{}'", open.job.threads, file.name);
+            turn.reserve(open.job.threads - 1)
+        });
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
         let transform = match &file.block {
             Some(block) => {
