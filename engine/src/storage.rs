@@ -334,6 +334,13 @@ pub trait RepoStorage: Send + Sync {
     /// Something in it can't be removed.
     fn remove_all(&self, path: &RepoPath) -> Result<()>;
 
+    /// Removes a directory that is empty. It decides that in one step with the removal, so nothing that another process
+    /// stores at the same time is lost. Does nothing if [`Features::paths`] is false.
+    ///
+    /// # Errors
+    /// It is not empty, or it exists and can't be removed.
+    fn remove_empty(&self, path: &RepoPath) -> Result<()>;
+
     /// Makes the entries of a directory durable. Does nothing if [`Features::path_sync`] is false.
     ///
     /// # Errors

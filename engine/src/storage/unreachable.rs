@@ -58,6 +58,10 @@ impl RepoStorage for Unreachable {
         self.fail()
     }
 
+    fn remove_empty(&self, _: &RepoPath) -> Result<()> {
+        self.fail()
+    }
+
     fn sync_path(&self, _: &RepoPath) -> Result<()> {
         self.fail()
     }
