@@ -24,7 +24,6 @@ mod lease;
 mod tests;
 pub(crate) mod unclaimed;
 
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,6 +37,7 @@ use self::guard::GuardedStorage;
 use self::holder::Fate;
 use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
+use crate::storage::full::is_full;
 use crate::storage::{self, Entry};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
@@ -295,12 +295,6 @@ impl Drop for Claim {
             crate::warn!("unable to remove the claim on the stanza: {error}");
         }
     }
-}
-
-/// Returns whether an error says that the disk is full.
-fn is_full(error: &Error) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// Claims the stanzas at this path of a repository, whose content is about to be removed. Claims themselves can always

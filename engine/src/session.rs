@@ -230,7 +230,9 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::backup::BackupRequest;
+    use crate::storage::open::{OpenStorage, OpenedStorage};
     use crate::storage::posix::PosixSettings;
 
     fn session(dir: &tempfile::TempDir) -> Session {
@@ -270,6 +272,29 @@ mod tests {
         let session = session(&dir);
         crate::control::stop(&dir.path().join("lock"), Some(session.stanza()), false).unwrap();
         assert_eq!(session.begin_backup().map(drop).unwrap_err().code, ErrorCode::Stop);
+    }
+
+    /// A repository on a host that is out of reach.
+    #[derive(Debug)]
+    struct Down;
+
+    impl OpenStorage for Down {
+        fn open(&self) -> Result<OpenedStorage> {
+            Err(Error::new(ErrorCode::HostConnect, "unable to connect to 'backup:8432'"))
+        }
+    }
+
+    #[test]
+    fn expire_in_the_only_repository_has_the_error_of_reaching_it_as_in_pgbackrest() {
+        let dir = tempfile::tempdir().unwrap();
+        let expire = |count: u32| {
+            let repos = (1..=count).map(|key| RepoSettings { key, ..RepoSettings::new(Down) });
+            let session = Session::new("demo".parse().unwrap(), repos).unwrap().with_lock_path(dir.path());
+            session.begin_backup().unwrap().expire(&crate::expire::ExpireRequest::default()).unwrap_err().code
+        };
+        assert_eq!(expire(1), ErrorCode::HostConnect);
+        // Those that can be reached are expired
+        assert_eq!(expire(2), ErrorCode::Command);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod azure;
 mod concurrency;
 pub(crate) mod decorator;
 pub mod faulty;
+pub(crate) mod full;
 #[cfg(test)]
 mod gateway;
 pub mod gcs;

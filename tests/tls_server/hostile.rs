@@ -48,6 +48,8 @@ fn rubbish_and_silence_cost_little_and_others_are_served() {
     hosts.rbr(&["info"]).success().says("status: error (no valid backups)");
     let grown = hosts.server.memory_kib().saturating_sub(before);
     assert!(grown < 60 << 10, "{grown} KiB:\n{}", hosts.server.log());
+    let log = hosts.server.log();
+    assert!(log.contains("nothing came within 30 seconds") && !log.contains("timeout after 0ms"), "{log}");
     assert!(hosts.server.is_running());
 }
 

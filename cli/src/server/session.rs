@@ -54,6 +54,9 @@ fn serve_client(
         engine::debug!("client at {peer} left without a word");
         return Ok(());
     }
+    if end <= Instant::now() {
+        return Err(Error::new(ErrorCode::FileRead, format!("nothing came within {} seconds", KNOWN_MAX.as_secs())));
+    }
     let client = state.tls.accept(peer, tcp, end)?;
     let session = client.session;
     session.set_deadline(Some(end));

@@ -92,6 +92,7 @@ struct Streams {
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
     channels: Option<Arc<Channels>>,
+    parent: Option<Arc<Connection>>,
 }
 
 /// A connection to the server on another host. Dropping it ends the server's process.
@@ -108,6 +109,8 @@ pub(crate) struct Connection {
     first: OnceLock<FirstAnswers>,
     /// The way of this connection, for others on it; `None` for those.
     channels: Option<Arc<Channels>>,
+    /// The connection on whose way this one is. It ends with the last one, in the thread that drops that.
+    _parent: Option<Arc<Connection>>,
 }
 
 /// How a connection begins.
@@ -125,19 +128,22 @@ pub(super) struct Beginning<'a> {
 
 /// A channel of another connection.
 struct ChannelLink {
-    parent: Arc<Connection>,
+    /// Of the other connection. Only the connection on the channel keeps that one itself, because this ends later.
+    parent: Arc<Shared>,
+    parent_name: String,
+    read_name: String,
     channels: Arc<Channels>,
     number: u32,
 }
 
 impl Link for ChannelLink {
     fn read_name(&self) -> String {
-        self.parent.read_name.clone()
+        self.read_name.clone()
     }
 
     fn ended(&mut self, _: Duration) -> Error {
-        let text = || format!("unexpected EOF from {}", self.parent.name);
-        let end = lock(&self.parent.shared.queue).end.clone();
+        let text = || format!("unexpected EOF from {}", self.parent_name);
+        let end = lock(&self.parent.queue).end.clone();
         end.map_or_else(|| Error::new(ErrorCode::Format, text()), |end| end.to_error())
     }
 
@@ -149,7 +155,7 @@ impl Link for ChannelLink {
     fn kill(&mut self) {
         if self.channels.abort(self.number) {
             // A thread may be blocked while it sends
-            lock(&self.parent.shared.link).kill();
+            lock(&self.parent.link).kill();
         }
     }
 }
@@ -192,7 +198,8 @@ impl Connection {
         let channels = Channels::new(output);
         let output = Box::new(ChannelOutput::first(&channels, settings.timeout));
         let input = Box::new(WayInput::new(input, Arc::clone(&channels)));
-        Self::greeted(settings, beginning, Streams { link, input, output, channels: Some(channels) })
+        let streams = Streams { link, input, output, channels: Some(channels), parent: None };
+        Self::greeted(settings, beginning, streams)
     }
 
     /// Opens a connection over the way of this one; `None` if that can carry no more, or the server can't serve one more. It ends
@@ -204,9 +211,15 @@ impl Connection {
         let Some(channels) = &self.channels else { return Ok(None) };
         let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
         let is_refused = Arc::clone(&input.is_refused);
-        let link = ChannelLink { parent: Arc::clone(self), channels: Arc::clone(channels), number: output.number };
-        let streams =
-            Streams { link: Box::new(link), input: Box::new(input), output: Box::new(output), channels: None };
+        let link = ChannelLink {
+            parent: Arc::clone(&self.shared),
+            parent_name: self.name.clone(),
+            read_name: self.read_name.clone(),
+            channels: Arc::clone(channels),
+            number: output.number,
+        };
+        let (input, output) = (Box::new(input), Box::new(output));
+        let streams = Streams { link: Box::new(link), input, output, channels: None, parent: Some(Arc::clone(self)) };
         let kind = match &settings.way {
             Way::Ssh(_) => "ssh",
             Way::Tls { .. } => "tls",
@@ -222,7 +235,7 @@ impl Connection {
     }
 
     fn greeted(settings: &RemoteSettings, beginning: Beginning<'_>, streams: Streams) -> Result<Arc<Self>> {
-        let Streams { link, input, output, channels } = streams;
+        let Streams { link, input, output, channels, parent } = streams;
         let mut connection = Connection {
             name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host),
             read_name: link.read_name(),
@@ -232,6 +245,7 @@ impl Connection {
             threads: Vec::new(),
             first: OnceLock::new(),
             channels,
+            _parent: parent,
         };
         let (sender, greeted) = channel();
         let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());

@@ -210,6 +210,9 @@ mod tests {
         let other = Arc::clone(&output);
         let sends = std::thread::spawn(move || other.send(header(FrameKind::Data(4), 1), &[IoSlice::new(b"data")]));
         sender.send(Ok(3)).unwrap();
+        while lock(&taken).len() < 3 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let number = output.give(header(FrameKind::Abort, 2));
         assert!(!output.wait(number, STALLED));
         assert_eq!(lock(&taken).len(), 3);

@@ -64,6 +64,26 @@ fn connection_lasts_as_long_as_its_channels() {
 }
 
 #[test]
+fn connection_whose_last_channel_waits_for_answers_ended_in_a_thread_of_that() {
+    let (dir, first) = connect(&[]);
+    std::fs::File::create(dir.path().join("large")).unwrap().set_len(8 << 20).unwrap();
+    let name = dir.path().join("large");
+    for _ in 0..5 {
+        let channel = open(&first);
+        let sent: Vec<_> = (0..200).map(|_| channel.send(&Call::ReadOpen(sum_of(&name)), None).unwrap()).collect();
+        drop(sent);
+        drop(channel);
+        assert_eq!(Arc::strong_count(&first), 1);
+    }
+}
+
+/// A request for the checksum of a file.
+fn sum_of(path: &std::path::Path) -> ReadRequest<'_> {
+    let filters = vec![Filter::Hash(Digest::Sha1), Filter::Size, Filter::Sink];
+    ReadRequest { path: path.to_str().unwrap(), offset: 0, limit: None, version: None, filters }
+}
+
+#[test]
 fn channel_that_ends_makes_room_for_another_one() {
     let (dir, first) = connect(&["a"]);
     let mut channels: Vec<_> = (1..CHANNELS_MAX).map(|_| open(&first)).collect();
@@ -483,13 +503,7 @@ fn locks_of_the_server_outlived_a_client_with_requests_on_a_channel() {
     .unwrap();
     let channel = open(&first);
     let name = dir.path().join("large");
-    let request = ReadRequest {
-        path: name.to_str().unwrap(),
-        offset: 0,
-        limit: None,
-        version: None,
-        filters: vec![Filter::Hash(Digest::Sha1), Filter::Size, Filter::Sink],
-    };
+    let request = sum_of(&name);
     // Minutes of work
     let sent: Vec<_> = (0..2000).map(|_| channel.send(&Call::ReadOpen(request.clone()), None).unwrap()).collect();
     drop(sent);
