@@ -301,6 +301,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
     (
+        "expire, restore",
+        "A repository on a host that is out of reach does not keep the command from using the others. pgBackRest ends with its error.",
+    ),
+    (
         "restore",
         "After an unfinished restore, `--delta` reads existing files from disk and not from memory, and compares checksums even with `--force`.",
     ),

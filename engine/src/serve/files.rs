@@ -263,8 +263,11 @@ impl Files {
             let path = Path::new(request.path);
             return Err(failed(ErrorCode::PathRemove, "unable to remove path", path, errno.into()));
         }
-        if entries.is_some() {
-            repository.storage.remove_all(&relative)?;
+        match (&entries, request.recurse) {
+            (None, _) => {}
+            (Some(_), true) => repository.storage.remove_all(&relative)?,
+            // Something may have been stored since
+            (Some(_), false) => repository.storage.remove_empty(&relative)?,
         }
         Ok(entries.is_some())
     }

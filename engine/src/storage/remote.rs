@@ -288,6 +288,14 @@ impl RepoStorage for RemoteStorage {
         }
     }
 
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        if !self.features.paths {
+            return Ok(());
+        }
+        let absolute = self.absolute(path);
+        self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: false })).map(drop)
+    }
+
     fn sync_path(&self, path: &RepoPath) -> Result<()> {
         if !self.features.path_sync {
             return Ok(());
