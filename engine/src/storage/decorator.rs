@@ -55,6 +55,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
+    fn opened(&self) -> Result<()> {
+        self.inner().opened()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.inner().display(path)
     }
