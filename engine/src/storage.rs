@@ -206,6 +206,14 @@ pub trait RepoStorage: Send + Sync {
         Ok(None)
     }
 
+    /// Returns the error of opening if the storage could not be opened, so that no use of it adds what it was for.
+    ///
+    /// # Errors
+    /// That error.
+    fn opened(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Checks that a file can have this path. Some stores restrict names beyond what a path allows.
     ///
     /// # Errors

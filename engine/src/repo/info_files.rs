@@ -95,6 +95,7 @@ pub(crate) fn has_rotating_keys(info: &ArchiveInfo) -> bool {
 
 fn load_archive(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<ArchiveInfo> {
     let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
+    repo.storage.opened()?;
     load_pair(repo, &layout::archive_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
@@ -122,6 +123,7 @@ pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<B
 
 fn load_backup(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<BackupInfo> {
     let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
+    repo.storage.opened()?;
     load_pair(repo, &layout::backup_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")

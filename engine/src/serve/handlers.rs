@@ -8,7 +8,7 @@ use protocol::message::{AnswerMessage, RequestMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
-    Chunk, InfoAnswer, InfoRequest, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
+    Chunk, FileInfoRequest, InfoAnswer, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
 use protocol::{Call, Capabilities, Capability, Dialect, StringId};
 
@@ -104,12 +104,6 @@ impl Handlers {
     pub(super) fn knows(&self, command: StringId, dialect: &Dialect) -> bool {
         let command = dialect.command(command).filter(|command| *command != CallKind::Config);
         command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
-    }
-
-    /// The workers of the connection.
-    #[cfg(test)]
-    pub(super) fn workers(&self) -> &Workers {
-        &self.workers
     }
 
     /// What the connection uses.
@@ -244,7 +238,7 @@ impl Handlers {
         change(self.files()?).map(|()| Reply::empty())
     }
 
-    fn info(&self, request: &InfoRequest<'_>) -> Result<Reply> {
+    fn info(&self, request: &FileInfoRequest<'_>) -> Result<Reply> {
         let found = self.files()?.info(request)?;
         Ok(Reply::pack(InfoAnswer { info: found.as_ref().map(FileInfo::info) }.encode()))
     }

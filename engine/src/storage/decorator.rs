@@ -59,6 +59,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().has_ended()
     }
 
+    fn opened(&self) -> Result<()> {
+        self.inner().opened()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.inner().display(path)
     }
