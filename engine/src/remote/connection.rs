@@ -71,7 +71,7 @@ impl PendingAnswer {
 
     /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection. Returns
     /// whether it has answered.
-    pub(crate) fn is_answered_within(self, limit: Duration) -> bool {
+    pub(crate) fn answers_within(self, limit: Duration) -> bool {
         match self.reply.recv_timeout(limit) {
             Ok(reply) => reply.is_ok(),
             Err(error) => {

@@ -234,7 +234,7 @@ impl Drop for RemoteWriter {
         }
         // What is on its way must not reach a file that another connection then creates under this name. So nothing more is written
         // if the host does not say that it has dropped this one
-        let answered = sent.into_iter().map(|sent| sent.is_ok_and(|sent| sent.is_answered_within(self.dropped_wait)));
+        let answered = sent.into_iter().map(|sent| sent.is_ok_and(|sent| sent.answers_within(self.dropped_wait)));
         if answered.filter(|is_answered| !is_answered).count() > 0 {
             let text = format!("unable to end the write of '{}'", self.path);
             self.lane.give_up(&Error::new(ErrorCode::FileWrite, text));
