@@ -16,7 +16,7 @@ use crate::env::{Cluster, Run, Tool, Tree, restored_matches};
 
 /// The way between hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum HostProtocol {
     Ssh,
     Tls,
 }
@@ -45,7 +45,7 @@ enum Stored {
 struct Case {
     /// The program on the host of PostgreSQL, and on the repository's host.
     programs: (Tool, Tool),
-    way: Way,
+    way: HostProtocol,
     from: From,
     compress: &'static str,
     cipher: bool,

@@ -13,7 +13,7 @@ use protocol::filter::{Digest, Filter, FilterResult};
 use protocol::greeting::Service;
 use protocol::options::OptionValue;
 use protocol::storage::{
-    FeaturesAnswer, FileKind, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
+    FeaturesAnswer, FileInfoRequest, FileKind, InfoLevel, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
     ReadRequest, StorageFeatures, WriteRequest,
 };
 
@@ -98,7 +98,7 @@ fn request_for_files_is_answered_by_pgbackrest() {
     assert_eq!(names, [("file", FileKind::File(2_500_000)), ("link", FileKind::Link)]);
 
     let (file, missing) = (space.text("repo/file"), space.text("repo/missing"));
-    let info = client.info(InfoRequest { path: &file, level: InfoLevel::Basic, follow_link: false }).unwrap();
+    let info = client.info(FileInfoRequest { path: &file, level: InfoLevel::Basic, follow_link: false }).unwrap();
     assert_eq!(info.info.map(|info| (info.kind, info.detail)), Some((FileKind::File(2_500_000), None)));
     assert!(client.open_read(read(&missing, None), 1).unwrap().is_none());
     for ahead in [0, 1, 6] {

@@ -17,7 +17,6 @@ mod report;
 mod resolve;
 mod schedule;
 pub(crate) mod suggest;
-mod support;
 mod text;
 pub mod value;
 

@@ -10,7 +10,7 @@ use engine::{CancelToken, Error, ErrorCode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
-use crate::identity::Identity;
+use crate::identity::ProgramName;
 use crate::{log, running, summary};
 
 /// The exit status of a command that does not fail.
@@ -228,9 +228,9 @@ fn detail(error: &Error, config: Option<&Config>) -> String {
     let rule = "-".repeat(68);
     let (version, command, options) = match config {
         Some(config) => {
-            (Identity::of(config.program()).title(), config.command().role_name(config.role()), config.begin_text())
+            (ProgramName::of(config.program()).title(), config.command().role_name(config.role()), config.begin_text())
         }
-        None => (Identity::Rbr.title(), String::new(), String::new()),
+        None => (ProgramName::Rbr.title(), String::new(), String::new()),
     };
     let mut causes = String::new();
     let mut cause = std::error::Error::source(error);

@@ -11,7 +11,7 @@ use engine::{Error, ErrorCode, Result};
 use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, OptionDecl, Range, Support, ValueKind};
 use crate::config::options::ALL;
 use crate::config::{Command, Config, NameMatch, Role, find_option, opt, suggest};
-use crate::identity::Identity;
+use crate::identity::ProgramName;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
@@ -26,7 +26,7 @@ const MULTI: &str = "<multi>";
 /// [`ErrorCode::ParamInvalid`] for more than one option, [`ErrorCode::OptionInvalid`] for an option that the command
 /// does not know.
 pub fn render(config: &Config) -> Result<String> {
-    let identity = Identity::of(config.program());
+    let identity = ProgramName::of(config.program());
     if !config.is_help() {
         if config.find(opt::VERSION) == Some(true) && config.find(opt::HELP) != Some(true) {
             return Ok(format!("{}\n", identity.version_line()));
@@ -41,7 +41,7 @@ pub fn render(config: &Config) -> Result<String> {
 }
 
 /// The list of commands.
-fn general(identity: Identity) -> String {
+fn general(identity: ProgramName) -> String {
     let shown = || COMMANDS.iter().filter(|decl| !decl.internal);
     let width = shown().map(|decl| decl.name.len()).max().unwrap_or(0);
     let mut text = format!("{} - General help\n\nUsage:\n", identity.title());
@@ -55,7 +55,7 @@ fn general(identity: Identity) -> String {
 }
 
 /// A command with the list of its options.
-fn of_command(config: &Config, identity: Identity) -> String {
+fn of_command(config: &Config, identity: ProgramName) -> String {
     let command = config.command();
     let decl = command.decl();
     let mut detail = decl.detail.to_owned();
@@ -99,7 +99,7 @@ fn options_of(command: Command) -> impl Iterator<Item = &'static OptionDecl> {
 }
 
 /// Renders the help for one option of a command.
-fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> {
+fn of_option(config: &Config, identity: ProgramName, name: &str) -> Result<String> {
     let command = config.command();
     let found = find_option(name, NameMatch::WithoutIndex)?
         .map(|found| ALL[found.option])
@@ -155,11 +155,6 @@ fn full_detail(option: &OptionDecl, command: Command) -> String {
     match option.support {
         Support::Full => (),
         Support::Moot(reason) => detail += &format!("\n\nThe option has no effect yet: {reason}."),
-        Support::NotYet(feature) => detail += &format!("\n\nThe option is not supported yet: it needs {feature}."),
-    }
-    let special = option.for_command(command).map_or(&[][..], |special| special.not_yet);
-    for (value, feature) in option.not_yet.iter().chain(special) {
-        detail += &format!("\n\nThe value {value} is not supported yet: it needs {feature}.");
     }
     if option.internal_for(command) {
         detail += "\n\nFOR INTERNAL USE ONLY. DO NOT USE IN PRODUCTION.";

@@ -5,51 +5,53 @@ use std::path::Path;
 /// The name by which the program was started determines how it identifies itself. Tools that parse pgBackRest's output
 /// call it by a link named `pgbackrest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub enum ProgramName {
     /// Its own name.
     Rbr,
     /// The name of the program that it stands in for.
     PgBackRest,
 }
 
-impl Identity {
+impl ProgramName {
     /// Determines the identity from the path by which the program was started.
     pub fn of(program: &str) -> Self {
         match Path::new(program).file_name() {
-            Some(name) if name == "pgbackrest" => Identity::PgBackRest,
-            _ => Identity::Rbr,
+            Some(name) if name == "pgbackrest" => ProgramName::PgBackRest,
+            _ => ProgramName::Rbr,
         }
     }
 
     /// The name of the program file, for usage lines.
     pub fn program(self) -> &'static str {
         match self {
-            Identity::Rbr => "rbr",
-            Identity::PgBackRest => "pgbackrest",
+            ProgramName::Rbr => "rbr",
+            ProgramName::PgBackRest => "pgbackrest",
         }
     }
 
     /// The version alone, as log lines show it.
     pub fn version(self) -> &'static str {
         match self {
-            Identity::Rbr => env!("CARGO_PKG_VERSION"),
-            Identity::PgBackRest => repo_format::BACKREST_VERSION,
+            ProgramName::Rbr => env!("CARGO_PKG_VERSION"),
+            ProgramName::PgBackRest => repo_format::BACKREST_VERSION,
         }
     }
 
     /// Returns name and version as shown in help.
     pub fn title(self) -> String {
         match self {
-            Identity::Rbr => format!("rbr {}", self.version()),
-            Identity::PgBackRest => format!("pgBackRest {}", self.version()),
+            ProgramName::Rbr => format!("rbr {}", self.version()),
+            ProgramName::PgBackRest => format!("pgBackRest {}", self.version()),
         }
     }
 
     /// Returns what `version` prints.
     pub fn version_line(self) -> String {
         match self {
-            Identity::Rbr => format!("{} (compatible with pgBackRest {})", self.title(), repo_format::BACKREST_VERSION),
-            Identity::PgBackRest => self.title(),
+            ProgramName::Rbr => {
+                format!("{} (compatible with pgBackRest {})", self.title(), repo_format::BACKREST_VERSION)
+            }
+            ProgramName::PgBackRest => self.title(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::cron::Cron;
@@ -16,7 +17,7 @@ use daemon::supervisor::SupervisorSettings;
 use engine::{Error, ErrorCode, Result};
 use jiff::tz::TimeZone;
 
-use copies::ConfigCopies;
+use copies::{ConfigCopies, HeldCopy};
 
 use crate::config::copy::ConfigCopy;
 use crate::config::{Command, Config, ScheduleSection, opt};
@@ -98,6 +99,7 @@ fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
         webhook: webhook(&daemon),
         settings: shown(&daemon, section.shown),
         secret_mark: hasher.finish(),
+        holds: None,
     })
 }
 
@@ -196,12 +198,12 @@ impl<'a> FilesSource<'a> {
         Ok((plan, copy))
     }
 
-    /// Returns the argument with which processes get this configuration. Without it they read the files.
-    fn hand_down(&mut self, copy: &ConfigCopy) -> Option<String> {
+    /// Returns the copy with which processes get this configuration. Without it they read the files.
+    fn hand_down(&mut self, copy: &ConfigCopy) -> Option<HeldCopy> {
         match self.copies.keep(&copy.to_json()) {
-            Ok(path) => {
+            Ok(held) => {
                 self.told = None;
-                Some(format!("--{}={}", opt::CONFIG_COPY.decl().name, path.display()))
+                Some(held)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -215,11 +217,22 @@ impl<'a> FilesSource<'a> {
     }
 }
 
+impl FilesSource<'_> {
+    /// Removes the copies for processes. No process is started any more.
+    pub(crate) fn remove_copies(&mut self) {
+        self.copies.remove_all();
+    }
+}
+
 impl PlanSource for FilesSource<'_> {
     fn load(&mut self) -> Result<DaemonPlan> {
         let (mut plan, copy) = self.read()?;
-        if let Some(argument) = self.hand_down(&copy) {
-            plan.jobs.iter_mut().for_each(|job| job.add_argument(&argument));
+        if let Some(held) = self.hand_down(&copy) {
+            let argument = format!("--{}={}", opt::CONFIG_COPY.decl().name, held.path.display());
+            for job in &mut plan.jobs {
+                job.add_argument(&argument);
+                job.holds = Some(Arc::clone(&held.lock));
+            }
             if let Some(collect) = &mut plan.collect {
                 collect.arguments.insert(0, argument);
             }

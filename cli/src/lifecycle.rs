@@ -47,9 +47,8 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
         config.set_text(opt::EXEC_ID, engine::lock::new_exec_id()?, Source::CommandLine);
     }
     running::begin(config);
-    config.adjust()?;
-    // After the begin line, so that the log shows what was requested, and after errors that pgBackRest has too
-    config.check_support()
+    // After the begin line, so that the log shows what was requested
+    config.adjust()
 }
 
 /// Sets up the log as the options say.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use engine::ErrorCode;
 
 use crate::config::{Config, opt};
-use crate::identity::Identity;
+use crate::identity::ProgramName;
 use crate::log::{self, Level};
 
 /// The command that runs, for its end line.
@@ -36,7 +36,7 @@ pub(crate) fn begin(config: &Config) {
     let level = level(config);
     if log::shows(level) {
         let name = config.command().role_name(config.role());
-        let version = Identity::of(config.program()).version();
+        let version = ProgramName::of(config.program()).version();
         let options = config.begin_text();
         log::line(level, &format!("{name} command begin {version}:{options}"));
     }

@@ -1,7 +1,9 @@
 //! A job: what runs, and when.
 
 use std::fmt;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Error, ErrorCode, Result};
@@ -142,6 +144,8 @@ pub struct Job {
     pub settings: Vec<(String, String)>,
     /// Stands for secret settings in comparisons.
     pub secret_mark: u64,
+    /// A locked file that its processes need. A run keeps it locked until its end, also after a reload.
+    pub holds: Option<Arc<File>>,
 }
 
 impl Job {

@@ -34,6 +34,7 @@ pub(crate) fn job(stanza: &str, name: &str, schedule: &str) -> Job {
         webhook: Webhook::None,
         settings: Vec::new(),
         secret_mark: 0,
+        holds: None,
     }
 }
 

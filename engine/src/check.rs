@@ -50,7 +50,7 @@ pub struct CheckSummary {
     /// The segment that the primary archived to show that this works; `None` if only a standby was checked.
     pub segment: Option<WalSegment>,
     /// Where that segment is in each repository.
-    pub archived: Vec<ArchivedSegment>,
+    pub archived: Vec<ArrivedSegment>,
     /// The warnings that were logged.
     pub warnings: Warnings,
     /// How long it took.
@@ -59,7 +59,7 @@ pub struct CheckSummary {
 
 /// A WAL segment in a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArchivedSegment {
+pub struct ArrivedSegment {
     /// The repository.
     pub repo_key: u32,
     /// The path as messages have it.
@@ -70,7 +70,7 @@ pub struct ArchivedSegment {
 #[derive(Default)]
 struct CheckedArchive {
     segment: Option<WalSegment>,
-    archived: Vec<ArchivedSegment>,
+    archived: Vec<ArrivedSegment>,
 }
 
 /// Checks settings and repositories of every reachable cluster. On a primary it switches WAL and waits for the segment
@@ -154,7 +154,7 @@ fn check_primary(
         };
         let path = repo.storage.display(&found.path).to_string();
         crate::info!("WAL segment {segment} successfully archived to '{path}' on {}", repo.name());
-        archived.push(ArchivedSegment { repo_key: repo.key, path });
+        archived.push(ArrivedSegment { repo_key: repo.key, path });
     }
     Ok(CheckedArchive { segment: Some(segment), archived })
 }

@@ -308,22 +308,30 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
     }
     let parts: Vec<&str> = path.as_str().split('/').collect();
     let top = RepoPath::new(layout::BACKUP)?;
-    let (names, label) = match parts.as_slice() {
-        [""] | [layout::BACKUP | layout::ARCHIVE] => (repo.storage.names(&top)?.unwrap_or_default(), None),
-        [layout::ARCHIVE, stanza, ..] | [layout::BACKUP, stanza] => (vec![(*stanza).to_owned()], None),
-        [layout::BACKUP, stanza, label, ..] => (vec![(*stanza).to_owned()], label.parse::<BackupLabel>().ok()),
+    let (only, label) = match parts.as_slice() {
+        [""] | [layout::BACKUP | layout::ARCHIVE] => (None, None),
+        [layout::ARCHIVE, stanza, ..] | [layout::BACKUP, stanza] => (Some(*stanza), None),
+        [layout::BACKUP, stanza, label, ..] => (Some(*stanza), label.parse::<BackupLabel>().ok()),
         _ => return Ok(Vec::new()),
+    };
+    let mut seen: Vec<Stanza> = Vec::new();
+    // Listed anew for each, because stanzas may be created while another's claim is watched
+    let next = |seen: &[Stanza]| -> Result<Option<Stanza>> {
+        let names = only.map_or_else(|| repo.storage.names(&top), |only| Ok(Some(vec![only.to_owned()])))?;
+        let mut stanzas = names.iter().flatten().filter_map(|name| name.parse::<Stanza>().ok());
+        Ok(stanzas.find(|stanza| !seen.contains(stanza)))
     };
     let mut claims = Vec::new();
     // Only a path that contains a backup's directory, or is inside one, can affect a backup without a claim
     let above = parts.len() < 3 && parts[0] != layout::ARCHIVE;
-    for stanza in names.iter().filter_map(|name| name.parse::<Stanza>().ok()) {
+    while let Some(stanza) = next(&seen)? {
         if repo.storage.names(&layout::backup_stanza(&stanza))?.is_some() {
             claims.push(Claim::acquire_to_remove(repo, &stanza, who, "repo-rm", cancel)?);
         }
         if above || label.is_some() {
             unclaimed::watch_all(repo, &stanza, label.as_ref(), cancel)?;
         }
+        seen.push(stanza);
     }
     if above {
         // The claims are removed with everything else, and must not come back. What the caller can't remove goes with them

@@ -7,6 +7,7 @@ pub mod formats;
 pub mod info_files;
 pub(crate) mod manifest_store;
 pub(crate) mod reconstruct;
+pub mod remove;
 #[cfg(test)]
 mod secret_tests;
 pub(crate) mod wal_header;

@@ -86,12 +86,17 @@ impl RepoSource {
 
     /// Opens it. If that fails, each use of it gives the error.
     fn open_or_unreachable(&self) -> Repo {
+        self.open().unwrap_or_else(|error| self.unreachable(error))
+    }
+
+    /// Each use of it gives the error of opening it.
+    fn unreachable(&self, error: Error) -> Repo {
         match self {
-            RepoSource::Settings(settings) => Repo::open(settings).unwrap_or_else(|error| {
+            RepoSource::Settings(settings) => {
                 // Only reports show it
                 let cipher = Cipher::from_passphrase(settings.cipher_pass.as_ref());
                 Repo { cipher, ..Repo::unreachable(settings.key, error) }
-            }),
+            }
             RepoSource::Open(repo) => repo.clone(),
         }
     }
@@ -225,13 +230,26 @@ impl Session {
     fn open_each(&self) -> Vec<Repo> {
         self.repos.iter().map(RepoSource::open_or_unreachable).collect()
     }
+
+    /// Does the same, unless all of them are out of reach: the command has the error of the first one then, and not one
+    /// about what it did not find.
+    fn open_some(&self) -> Result<Vec<Repo>> {
+        let mut opened: Vec<_> = self.repos.iter().map(|source| (source, source.open())).collect();
+        if let [(_, Err(_)), ..] = opened.as_slice()
+            && opened.iter().all(|(_, repo)| repo.is_err())
+        {
+            return opened.swap_remove(0).1.map(|repo| vec![repo]);
+        }
+        Ok(opened.into_iter().map(|(source, repo)| repo.unwrap_or_else(|error| source.unreachable(error))).collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
     use crate::backup::BackupRequest;
+    use crate::expire::ExpireRequest;
+    use crate::restore::RestoreRequest;
     use crate::storage::open::{OpenStorage, OpenedStorage};
     use crate::storage::posix::PosixSettings;
 
@@ -285,16 +303,35 @@ mod tests {
     }
 
     #[test]
-    fn expire_in_the_only_repository_has_the_error_of_reaching_it_as_in_pgbackrest() {
+    fn command_that_reaches_no_repository_has_the_error_of_reaching_it_as_in_pgbackrest() {
         let dir = tempfile::tempdir().unwrap();
-        let expire = |count: u32| {
-            let repos = (1..=count).map(|key| RepoSettings { key, ..RepoSettings::new(Down) });
-            let session = Session::new("demo".parse().unwrap(), repos).unwrap().with_lock_path(dir.path());
-            session.begin_backup().unwrap().expire(&crate::expire::ExpireRequest::default()).unwrap_err().code
+        let down = |key| RepoSettings { key, ..RepoSettings::new(Down) };
+        let up = |key| RepoSettings { key, ..RepoSettings::new(PosixSettings::new(dir.path().join("repo"))) };
+        let with = |repos: Vec<RepoSettings>| {
+            Session::new("demo".parse().unwrap(), repos).unwrap().with_lock_path(dir.path().join("lock"))
         };
-        assert_eq!(expire(1), ErrorCode::HostConnect);
-        // Those that can be reached are expired
-        assert_eq!(expire(2), ErrorCode::Command);
+        let expire = |repos| with(repos).expire(&ExpireRequest::default()).unwrap_err();
+        let target = dir.path().join("pg").display().to_string();
+        let restore = |repos| with(repos).restore(&RestoreRequest::new(target.clone())).unwrap_err();
+        for count in [1, 2] {
+            let repos = || (1..=count).map(down).collect();
+            for error in [expire(repos()), restore(repos())] {
+                assert_eq!(error.code, ErrorCode::HostConnect);
+                assert_eq!(error.to_string(), "unable to connect to 'backup:8432'");
+            }
+        }
+        // What can be reached decides otherwise
+        assert_eq!(expire(vec![down(1), up(2)]).code, ErrorCode::Command);
+        assert_eq!(restore(vec![down(1), up(2)]).code, ErrorCode::BackupSetInvalid);
+    }
+
+    #[test]
+    fn file_of_a_repository_that_is_out_of_reach_is_not_said_to_be_missing() {
+        let error = Error::new(ErrorCode::HostConnect, "unable to connect to 'backup:8432'").hint("is it up?");
+        let (repo, stanza) = (Repo::unreachable(1, error), "demo".parse().unwrap());
+        let text = "unable to connect to 'backup:8432'\nHINT: is it up?";
+        assert_eq!(crate::repo::info_files::load_backup_info(&repo, &stanza).unwrap_err().to_string(), text);
+        assert_eq!(crate::repo::info_files::load_archive_info(&repo, &stanza).unwrap_err().to_string(), text);
     }
 
     #[test]

@@ -203,6 +203,8 @@ fn delete_in(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> R
             // The claim goes with all else
             let claim = Claim::acquire_to_remove(repo, stanza, session.claimant(), "stanza-delete", cancel)?;
             unclaimed::watch_all(repo, stanza, None, cancel)?;
+            // Both may have taken minutes
+            check_delete(request, session, repo)?;
             claim.leave();
         }
         // First, so that no command takes the stanza for complete while the rest is removed
@@ -211,10 +213,8 @@ fn delete_in(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> R
             repo.storage.remove(&layout::copy(&info))?;
         }
     }
-    for (path, entries) in [(&archive_path, &archive), (&backup_path, &backup)] {
-        if entries.is_some() {
-            repo.storage.remove_all(path)?;
-        }
+    for path in [&archive_path, &backup_path] {
+        repo.storage.remove_all(path)?;
     }
     repo.storage.remove_all(&layout::proof_stanza(stanza))?;
     session.locks().remove_stop_file(Some(stanza))?;
@@ -491,5 +491,35 @@ mod tests {
         assert!(delete(&request.clone().force()).unwrap());
         assert_eq!(memory.paths(), ["archive/other/archive.info"]);
         session.locks().check_stop(Some(&stanza())).unwrap();
+    }
+
+    #[test]
+    fn stanza_that_was_started_during_the_wait_for_the_claim_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock_path, pid_file) = (dir.path().join("lock"), dir.path().join("postmaster.pid"));
+        let request = StanzaDeleteRequest::new(PgSettings::new(dir.path()));
+        let start_commands = {
+            let lock_path = lock_path.clone();
+            move || crate::control::start(&lock_path, Some(&stanza())).map(drop).unwrap()
+        };
+        let start_server = move || std::fs::write(&pid_file, "").unwrap();
+        let changes: [(Box<dyn Fn() + Send + Sync>, ErrorCode); 2] =
+            [(Box::new(start_commands), ErrorCode::FileMissing), (Box::new(start_server), ErrorCode::PgRunning)];
+        for (change, code) in changes {
+            let memory = MemoryStorage::new();
+            create_in(&repo_on(Arc::new(memory.clone()), None), &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+            let before = memory.paths();
+            let changing = FaultyStorage::new(Arc::new(memory.clone())).after(move |op, path| {
+                if op == crate::storage::faulty::Op::Finish && path.as_str().contains("backup.claim") {
+                    change();
+                }
+            });
+            let repo = repo_on(Arc::new(changing), None);
+            let session =
+                Session::new(stanza(), [repo.clone()]).unwrap().with_lock_path(&lock_path).with_exec_id("1-x");
+            crate::control::stop(&lock_path, Some(&stanza()), false).unwrap();
+            assert_eq!(super::delete(&request, &session, &repo).unwrap_err().code, code);
+            assert_eq!(memory.paths(), before);
+        }
     }
 }

@@ -201,6 +201,14 @@ pub trait RepoStorage: Send + Sync {
         Ok(None)
     }
 
+    /// Returns the error of opening if the storage could not be opened, so that no use of it adds what it was for.
+    ///
+    /// # Errors
+    /// That error.
+    fn opened(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Checks that a file can have this path. Some stores restrict names beyond what a path allows.
     ///
     /// # Errors
@@ -333,6 +341,13 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// Something in it can't be removed.
     fn remove_all(&self, path: &RepoPath) -> Result<()>;
+
+    /// Removes a directory that is empty. It decides that in one step with the removal, so nothing that another process
+    /// stores at the same time is lost. Does nothing if [`Features::paths`] is false.
+    ///
+    /// # Errors
+    /// It is not empty, or it exists and can't be removed.
+    fn remove_empty(&self, path: &RepoPath) -> Result<()>;
 
     /// Makes the entries of a directory durable. Does nothing if [`Features::path_sync`] is false.
     ///

@@ -8,7 +8,7 @@ use crate::message::{RequestMessage, Step};
 use crate::options::{ConfigRequest, OptionsRequest};
 use crate::pack::{EMPTY, PackReader, PackWriter, Packed};
 use crate::storage::{
-    InfoRequest, LinkRequest, ListRequest, PathCreateRequest, PathRemoveRequest, ReadManyRequest, ReadRequest,
+    FileInfoRequest, LinkRequest, ListRequest, PathCreateRequest, PathRemoveRequest, ReadManyRequest, ReadRequest,
     RemoveRequest, WriteRequest,
 };
 use crate::{Dialect, format_error};
@@ -30,7 +30,7 @@ pub enum Call<'a> {
     /// [`CallKind::StorageFeatures`]. The answer is a [`crate::storage::FeaturesAnswer`].
     Features,
     /// [`CallKind::StorageInfo`]. The answer is a [`crate::storage::InfoAnswer`].
-    Info(InfoRequest<'a>),
+    Info(FileInfoRequest<'a>),
     /// [`CallKind::StorageList`]. The answer is a [`crate::storage::ListAnswer`].
     List(ListRequest<'a>),
     /// [`CallKind::StorageLink`].
@@ -192,7 +192,7 @@ impl<'a> Call<'a> {
             CallKind::Copy if reader.at_end()? => Call::JobNext,
             CallKind::Copy => Call::JobBegin(JobRequest::read(reader)?),
             CallKind::StorageFeatures => Call::Features,
-            CallKind::StorageInfo => Call::Info(InfoRequest::read(reader)?),
+            CallKind::StorageInfo => Call::Info(FileInfoRequest::read(reader)?),
             CallKind::StorageList => Call::List(ListRequest::read(reader)?),
             CallKind::StorageLink => Call::Link(LinkRequest::read(reader)?),
             CallKind::StoragePathCreate => Call::PathCreate(PathCreateRequest::read(reader)?),

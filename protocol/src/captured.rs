@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::call::CallKind;
 use crate::filter::FilterResult;
 use crate::storage::{
-    Chunk, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ReadAnswer, ReadRequest, WriteRequest,
+    Chunk, FileInfoRequest, FileKind, Info, InfoAnswer, InfoLevel, ListAnswer, ReadAnswer, ReadRequest, WriteRequest,
 };
 use crate::{AnswerMessage, Call};
 
@@ -122,7 +122,7 @@ fn captured_lists_have_kinds_owners_and_links() {
     assert_eq!(entries["sym"].detail.unwrap().mode, 0o777);
     let (info, _) = data(
         &exchanges,
-        |call| matches!(call, Call::Info(InfoRequest { path, follow_link: true, .. }) if path.ends_with("/sym")),
+        |call| matches!(call, Call::Info(FileInfoRequest { path, follow_link: true, .. }) if path.ends_with("/sym")),
     );
     assert_eq!(InfoAnswer::decode(info, InfoLevel::Detail).unwrap().info.unwrap().kind, FileKind::File(5));
 }

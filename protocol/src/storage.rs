@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 pub use info::{
-    FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, InfoRequest, ListAnswer, ListAnswerWriter, ListEntries,
+    FileInfoRequest, FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, ListAnswer, ListAnswerWriter, ListEntries,
     ListEntry, ListRequest, OwnerInfo,
 };
 pub use path::{LinkRequest, LinkType, PathCreateRequest, PathRemoveAnswer, PathRemoveRequest, RemoveRequest};

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Case, From, Stored, Way};
+use super::{Case, From, HostProtocol, Stored};
 use crate::env::network::free_ports;
 use crate::env::{Authority, Background, Cluster, Run, Scenario, ScenarioOptions, Tool};
 use crate::repository_host::SSH;
@@ -38,7 +38,7 @@ impl Hosts {
             ..ScenarioOptions::default()
         })?;
         let names = "DNS:localhost,IP:127.0.0.1";
-        if case.way == Way::Tls {
+        if case.way == HostProtocol::Tls {
             let authority = Authority::new(&scenario.space, "ca");
             authority.issue("repository", "repository", names).issue("pg-host", "pg-host", names);
         }
@@ -46,7 +46,7 @@ impl Hosts {
         let mut hosts = Hosts { standby: None, servers: Vec::new(), scenario, case, port: free_ports(3) };
         hosts.scenario.configure(&hosts.cluster_options(1));
         hosts.configure_repository(&[(CLUSTER, "pg", 1)]);
-        if case.way == Way::Tls {
+        if case.way == HostProtocol::Tls {
             hosts.serve(REPOSITORY, case.programs.1, 0);
             hosts.serve(CLUSTER, case.programs.0, 1);
         }
@@ -79,12 +79,12 @@ impl Hosts {
         };
         let mut lines = vec![format!("{option}-host-config={}", space.text(config))];
         match self.case.way {
-            Way::Ssh => lines.extend([
+            HostProtocol::Ssh => lines.extend([
                 format!("{option}-host=host{index}.example"),
                 format!("{option}-host-user=other"),
                 format!("{option}-host-cmd={}", self.scenario.program(program).display()),
             ]),
-            Way::Tls => {
+            HostProtocol::Tls => {
                 let file = |name: String| space.text(&format!("tls/{name}"));
                 lines.extend([
                     format!("{option}-host=localhost"),
@@ -101,7 +101,7 @@ impl Hosts {
 
     /// The options of a server with the `index`-th port, if the way needs one.
     fn server_options(&self, identity: &str, client: &str, index: u16) -> Vec<String> {
-        if self.case.way == Way::Ssh {
+        if self.case.way == HostProtocol::Ssh {
             return Vec::new();
         }
         let file = |name: &str| self.scenario.space.text(&format!("tls/{name}"));
@@ -190,7 +190,7 @@ impl Hosts {
         lines.extend([format!("pg1-socket-path={}", standby.socket()), "pg1-user=postgres".to_owned()]);
         scenario.space.write(STANDBY, lines.join("\n") + "\n");
         self.standby = Some(standby);
-        if self.case.way == Way::Tls {
+        if self.case.way == HostProtocol::Tls {
             self.serve(STANDBY, self.case.programs.0, 2);
         }
         self.configure_repository(&[(STANDBY, "second", 2), (CLUSTER, "pg", 1)]);

@@ -1,11 +1,11 @@
 //! The combinations.
 
-use super::{Case, From, Stored, Way, cycle};
+use super::{Case, From, HostProtocol, Stored, cycle};
 use crate::env::{Tool, run_part};
 
 const PROGRAMS: [(Tool, Tool); 3] =
     [(Tool::Rbr, Tool::Rbr), (Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)];
-const WAYS: [Way; 2] = [Way::Ssh, Way::Tls];
+const WAYS: [HostProtocol; 2] = [HostProtocol::Ssh, HostProtocol::Tls];
 const FROM: [From; 3] = [From::Cluster, From::Repository, From::Standby];
 const COMPRESS: [&str; 5] = ["none", "gz", "bz2", "lz4", "zst"];
 const STORED: [Stored; 3] = [Stored::Plain, Stored::Bundles, Stored::Blocks];
@@ -16,7 +16,7 @@ macro_rules! cases {
        $version:literal $asynchronous:literal;)+) => {
         const CHOSEN: &[Case] = &[$(Case {
             programs: (Tool::$here, Tool::$there),
-            way: Way::$way,
+            way: HostProtocol::$way,
             from: From::$from,
             compress: $compress,
             cipher: $cipher,

@@ -12,7 +12,7 @@ use protocol::message::ErrorAnswer;
 use protocol::options::OptionsRequest;
 use protocol::pack::read_message;
 use protocol::storage::{
-    FileRange, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathCreateRequest, PathRemoveRequest,
+    FileInfoRequest, FileRange, InfoLevel, LinkRequest, LinkType, ListRequest, PathCreateRequest, PathRemoveRequest,
     ReadManyRequest, ReadRequest, RemoveRequest, WriteRequest,
 };
 use protocol::{AnswerMessage, Call, Dialect};
@@ -139,7 +139,7 @@ fn answers(space: &Space, program: &std::path::Path) -> Vec<(String, Vec<u8>)> {
                 continue;
             }
             for follow_link in [false, true] {
-                ask(&mut served, &Call::Info(InfoRequest { path: &path(name), level, follow_link }), None);
+                ask(&mut served, &Call::Info(FileInfoRequest { path: &path(name), level, follow_link }), None);
             }
         }
         for name in ["missing", "small"] {
@@ -237,7 +237,7 @@ fn change_all(served: &mut Served, path: &dyn Fn(&str) -> String, ask: Ask<'_>) 
         ask(served, &Call::Link(LinkRequest { target, path, link_type }), None);
     }
     for path in [&hard, &link, &dropped] {
-        let info = InfoRequest { path, level: InfoLevel::Type, follow_link: false };
+        let info = FileInfoRequest { path, level: InfoLevel::Type, follow_link: false };
         ask(served, &Call::Info(info), None);
     }
     for path in [&missing, &hard] {

@@ -8,7 +8,7 @@ use protocol::database::{Expected, QueryRequest};
 use protocol::filter::{Codec, CompressFilter, Filter};
 use protocol::options::OptionsRequest;
 use protocol::storage::{
-    InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathRemoveRequest, ReadRequest, RemoveRequest,
+    FileInfoRequest, InfoLevel, LinkRequest, LinkType, ListRequest, PathRemoveRequest, ReadRequest, RemoveRequest,
     WriteRequest,
 };
 
@@ -66,7 +66,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
         for call in [
             read(&path),
             write(&path),
-            Call::Info(InfoRequest { path: &path, level: InfoLevel::Basic, follow_link: true }),
+            Call::Info(FileInfoRequest { path: &path, level: InfoLevel::Basic, follow_link: true }),
             Call::List(ListRequest { path: &path, level: InfoLevel::Basic, target_time: 0 }),
             Call::Remove(RemoveRequest { path: &path, error_on_missing: false }),
             Call::PathRemove(PathRemoveRequest { path: &path, recurse: true }),

@@ -10,7 +10,7 @@ use protocol::Call;
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
-    FeaturesAnswer, InfoAnswer, InfoRequest, ListAnswer, ListRequest, PathRemoveAnswer, PathRemoveRequest,
+    FeaturesAnswer, FileInfoRequest, InfoAnswer, ListAnswer, ListRequest, PathRemoveAnswer, PathRemoveRequest,
 };
 use repo_format::{Error, ErrorCode, Result};
 
@@ -115,7 +115,7 @@ impl<R: BufRead, W: Write> Client<R, W> {
     ///
     /// # Errors
     /// As all methods.
-    pub fn info(&mut self, request: InfoRequest<'_>) -> Result<InfoAnswer<'_>> {
+    pub fn info(&mut self, request: FileInfoRequest<'_>) -> Result<InfoAnswer<'_>> {
         InfoAnswer::decode(self.call(&Call::Info(request))?, request.level)
     }
 

@@ -118,6 +118,12 @@ fn removals(storage: &dyn RepoStorage) {
     }
     storage.remove_many(&["many/1", "many/none", "many/3"].map(path)).unwrap();
     assert_eq!(names(storage, "many").unwrap(), ["2"]);
+    storage.remove_empty(&path("none")).unwrap();
+    storage.create_path(&path("many/hollow")).unwrap();
+    storage.remove_empty(&path("many/hollow")).unwrap();
+    assert_eq!(names(storage, "many/hollow"), None);
+    assert_eq!(storage.remove_empty(&path("many")).is_err(), storage.features().paths);
+    assert_eq!(names(storage, "many").unwrap(), ["2"]);
 }
 
 fn paths_and_links(storage: &dyn RepoStorage) {

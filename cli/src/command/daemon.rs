@@ -25,6 +25,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let wakeups = Wakeups::start()?;
     let processes = HostProcesses::new(jobs::program()?, path.to_owned(), wakeups.sender.clone());
     let supervisor = Supervisor::new(processes, records, jobs::settings(config)?);
-    Service::new(supervisor, wakeups).run(&mut source)?;
-    Ok(ExitStatus::SUCCESS)
+    let ended = Service::new(supervisor, wakeups).run(&mut source);
+    source.remove_copies();
+    ended.map(|()| ExitStatus::SUCCESS)
 }

@@ -7,11 +7,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use engine::{Error, ErrorCode, Result};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 
 use super::file::ConfigFiles;
@@ -45,6 +47,10 @@ impl ConfigCopy {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed)?,
         };
+        if file.metadata().map_err(failed)?.uid() != geteuid().as_raw() {
+            let text = "it belongs to another user";
+            return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, text)));
+        }
         flock(&file, FlockOperation::LockShared).map_err(|errno| failed(errno.into()))?;
         let mut text = String::new();
         (&file).take(SIZE_MAX).read_to_string(&mut text).map_err(failed)?;

@@ -144,8 +144,6 @@ pub struct Override {
     pub depend: Option<Depend>,
     /// Whether help omits the option.
     pub internal: Option<bool>,
-    /// Values whose feature is not built, each with the feature.
-    pub not_yet: &'static [(&'static str, &'static str)],
     /// One sentence for help; empty means the option's own.
     pub summary: &'static str,
     /// The description for help; empty means the option's own.
@@ -164,21 +162,18 @@ impl Override {
         values: &[],
         depend: None,
         internal: None,
-        not_yet: &[],
         summary: "",
         detail: "",
     };
 }
 
-/// Whether the feature behind an option is built.
+/// Whether an option has an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
-    /// The feature is built.
+    /// It has.
     Full,
     /// The option is accepted, but there is nothing yet that it could apply to. The text gives the reason.
     Moot(&'static str),
-    /// Setting the option is refused. The text names the missing feature.
-    NotYet(&'static str),
 }
 
 /// The heading under which help lists an option.
@@ -262,10 +257,8 @@ pub struct OptionDecl {
     pub own_commands: CommandSet,
     /// The heading in help.
     pub help: HelpGroup,
-    /// Whether the feature behind the option is built.
+    /// Whether the option has an effect.
     pub support: Support,
-    /// Values whose feature is not built, each with the feature.
-    pub not_yet: &'static [(&'static str, &'static str)],
     /// One sentence, with its period.
     pub summary: &'static str,
     /// More sentences; empty lines separate paragraphs.
@@ -297,7 +290,6 @@ impl OptionDecl {
         own_commands: CommandSet::NONE,
         help: HelpGroup::Command,
         support: Support::Full,
-        not_yet: &[],
         summary: "",
         detail: "",
     };

@@ -163,7 +163,6 @@ impl Config {
             .partition(|option| option.decl.commands.has(Command::Daemon) && option.decl.own);
         let daemon = self.with_section(Command::Daemon, stanza, &of_daemon)?;
         let command = self.with_section(content.command, stanza, &of_command)?;
-        command.check_support()?;
         // Combinations that the command refuses, too
         command.clone().adjust()?;
         let (arguments, environment) = self.arguments(content.command, stanza, &of_command);

@@ -526,7 +526,6 @@ fn contradictions_between_options_are_errors() {
 fn repository_format_6_is_supported() {
     let config = run().ok("--stanza=s --pg1-path=/p --repo1-format=6 stanza-create");
     assert_eq!(config.get_at(opt::REPO_FORMAT, 1).unwrap(), 6);
-    config.check_support().unwrap();
 }
 
 fn words() -> impl Strategy<Value = String> {
@@ -552,7 +551,6 @@ proptest! {
             && let Ok(mut config) = Config::resolve(line, Environment::default(), &TestFiles::default(), &mut |_| ())
         {
             let _ = config.adjust();
-            let _ = config.check_support();
             let _ = config.begin_text();
             let _ = crate::help::render(&config);
         }

@@ -11,8 +11,7 @@ const HEAD: &str = "# Compatibility with pgBackRest
 This page is generated from the option table by `rbr docs compatibility`. A test compares the two.
 
 rbr reads and writes repositories of pgBackRest 2.60 (formats 5 and 6). It accepts pgBackRest's commands, options, configuration files
-and environment variables. A command, option or value that is not built yet is refused with error 67. Some options are accepted
-although there is nothing yet that they could apply to; the table gives the reason.
+and environment variables. Some options are accepted although there is nothing that they could apply to; the table gives the reason.
 ";
 
 const DIFFERENCES_HEAD: &str = "
@@ -302,6 +301,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
     (
+        "expire, restore",
+        "A repository on a host that is out of reach does not keep the command from using the others. pgBackRest ends with its error.",
+    ),
+    (
         "restore",
         "After an unfinished restore, `--delta` reads existing files from disk and not from memory, and compares checksums even with `--force`.",
     ),
@@ -499,27 +502,7 @@ pub(super) fn render() -> String {
             Support::Moot(reason) => {
                 let _ = writeln!(text, "| {} | accepted, has no effect yet: {reason} |", decl.name);
             }
-            Support::NotYet(feature) => {
-                let _ = writeln!(text, "| {} | not yet: needs {feature} |", decl.name);
-            }
         }
-    }
-
-    let mut values = String::new();
-    for decl in &ALL {
-        for (value, feature) in decl.not_yet {
-            let _ = writeln!(values, "| {} | {value} | not yet: needs {feature} |", decl.name);
-        }
-        for special in decl.overrides {
-            for (value, feature) in special.not_yet {
-                let name = special.command.name();
-                let _ = writeln!(values, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
-            }
-        }
-    }
-    if !values.is_empty() {
-        text += "\n## Values\n\nThe following values of supported options are refused:\n\n| option | value | state |\n| --- | --- | --- |\n";
-        text += &values;
     }
 
     text += DIFFERENCES_HEAD;

@@ -101,9 +101,6 @@ fn option(text: &mut String, decl: &OptionDecl) {
         Support::Moot(reason) => {
             let _ = writeln!(text, "- no effect yet: {reason}");
         }
-        Support::NotYet(feature) => {
-            let _ = writeln!(text, "- not supported yet: needs {feature}");
-        }
     }
 }
 
@@ -152,10 +149,7 @@ pub(super) fn sample() -> String {
                     # the first = belongs to the value.\n\n[global]\n"
             .to_owned();
     let in_files = |section: Section, own: bool| {
-        ALL.iter().filter(move |decl| {
-            let is_ready = !decl.internal && !matches!(decl.support, Support::NotYet(_));
-            decl.section == section && decl.own == own && is_ready
-        })
+        ALL.iter().filter(move |decl| decl.section == section && decl.own == own && !decl.internal)
     };
     for decl in in_files(Section::Global, false) {
         sample_option(&mut text, decl);

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Command as ClapCommand};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::decl::{COMMANDS, Command, CommandDecl, OptionDecl, Role, Support, ValueKind};
+use crate::config::decl::{COMMANDS, Command, CommandDecl, OptionDecl, Role, ValueKind};
 use crate::config::options::ALL;
 use crate::help::{summary_of, with_values};
 
@@ -28,10 +28,7 @@ fn command_line() -> ClapCommand {
 fn subcommand(decl: &'static CommandDecl) -> ClapCommand {
     let known = ALL.iter().filter(|option| {
         let command = decl.command;
-        option.is_valid(command, Role::Main)
-            && !option.internal_for(command)
-            && !option.secure
-            && !matches!(option.support, Support::NotYet(_))
+        option.is_valid(command, Role::Main) && !option.internal_for(command) && !option.secure
     });
     ClapCommand::new(decl.name)
         .about(decl.summary)

@@ -247,7 +247,6 @@ impl Draft {
             let mut warnings = Vec::new();
             let mut resolved = Config::resolve(line, Environment::default(), &files, &mut |text| warnings.push(text))?;
             resolved.adjust()?;
-            resolved.check_support()?;
             if let Some(warning) = warnings.into_iter().next() {
                 return Err(Error::new(ErrorCode::OptionInvalid, warning));
             }

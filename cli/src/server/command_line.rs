@@ -36,6 +36,5 @@ pub(super) fn resolve(program: &str, arguments: &[String]) -> Result<Config> {
     let line = parse(program, arguments)?;
     let mut config = Config::resolve(line, Environment::from_process(), &SystemFiles, &mut |_| ())?;
     config.adjust()?;
-    config.check_support()?;
     Ok(config)
 }

@@ -128,7 +128,6 @@ impl Listening {
         let mut warn = |text| engine::warn!("{text}");
         let mut config = Config::resolve(line, Environment::from_process(), &SystemFiles, &mut warn)?;
         config.adjust()?;
-        config.check_support()?;
         let next = ServerState::load(&config)?;
         if self.state.has_other_address(&next) {
             self.listen_elsewhere(&next)?;

@@ -42,7 +42,7 @@ pub(super) fn complete(
         }
         storage.sync_path(&layout::backup_stanza(stanza))
     };
-    let load_archive_info = || info_files::load_archive_info(repo, stanza);
+    let load_archive_info = || info_files::load_archive_info_to_refresh(repo, stanza);
     // Anew: others may have changed it while files were copied
     let load_backup_info = || info_files::load_backup_info(repo, stanza);
     let (loaded, done) =
@@ -62,7 +62,15 @@ pub(super) fn complete(
     let save_info = || info_files::save_backup_info(repo, stanza, &info);
     // Rewritten only to be as recent as the backup, so that a store's lifecycle rule does not remove it earlier
     let save_archive_info = || match &archive {
-        Ok(archive) => info_files::save_archive_info(repo, stanza, archive),
+        Ok(Some(archive)) => info_files::save_archive_info(repo, stanza, archive),
+        Ok(None) => {
+            let name = storage.display(&layout::archive_info(stanza));
+            warn!(
+                "'{name}' is damaged, and may have cipher keys that its copy lacks\nHINT: {}",
+                info_files::DAMAGED_HINT
+            );
+            Ok(())
+        }
         Err(_) => Ok(()),
     };
     // The manifest completed the backup, so a failure here is only a warning

@@ -1,5 +1,6 @@
 //! Complete offline backups of a small data directory, without PostgreSQL.
 
+mod archive_keys;
 mod other_host;
 mod two_hosts;
 

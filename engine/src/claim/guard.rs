@@ -1,6 +1,7 @@
 //! A storage that refuses changes once the claim under which it is used is lost.
 
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::lease::Lease;
@@ -10,31 +11,41 @@ use crate::storage::{RepoStorage, RepoWriter};
 
 /// Passes calls on. Before each change it checks that the claim is held, because a process that was suspended for
 /// longer than others wait must not write into a repository that another process uses by now.
-pub(super) struct GuardedStorage {
-    inner: Arc<dyn RepoStorage>,
+///
+/// The inner storage is an `Arc` or a `Box`.
+pub(super) struct GuardedStorage<S> {
+    inner: S,
     lease: Arc<Lease>,
 }
 
-impl GuardedStorage {
-    pub(super) fn new(inner: Arc<dyn RepoStorage>, lease: Arc<Lease>) -> Self {
+impl<S> GuardedStorage<S> {
+    pub(super) fn new(inner: S, lease: Arc<Lease>) -> Self {
         GuardedStorage { inner, lease }
     }
 }
 
-impl Decorator for GuardedStorage {
-    type Inner = dyn RepoStorage;
+impl<S> Decorator for GuardedStorage<S>
+where
+    S: Deref + Send + Sync,
+    S::Target: RepoStorage,
+{
+    type Inner = S::Target;
 
     fn inner(&self) -> &Self::Inner {
-        &*self.inner
+        &self.inner
     }
 
     fn change<R>(&self, call: impl FnOnce(&Self::Inner) -> Result<R>) -> Result<R> {
         self.lease.ensure()?;
-        call(&*self.inner)
+        call(self.inner())
     }
 
     fn writer(&self, inner: Box<dyn RepoWriter>) -> Box<dyn RepoWriter> {
         Box::new(GuardedWriter { inner, lease: Arc::clone(&self.lease) })
+    }
+
+    fn view<'a>(&'a self, view: Box<dyn RepoStorage + 'a>) -> Box<dyn RepoStorage + 'a> {
+        Box::new(GuardedStorage::new(view, Arc::clone(&self.lease)))
     }
 }
 

@@ -273,6 +273,23 @@ fn path_above_or_below_a_claimed_stanza_is_not_free() {
 }
 
 #[test]
+fn stanza_that_is_created_while_another_is_claimed_is_claimed_too() {
+    let (storage, repo) = repo(None);
+    let plain = repo.clone();
+    let late = FaultyStorage::new(Arc::new(storage.clone())).after(move |op, path| {
+        if op == Op::Finish && path.as_str().starts_with("backup/demo/backup.claim") {
+            let info = BackupInfo::new(PgVersion::V15, 7, 202_209_061, None).unwrap();
+            info_files::save_backup_info(&plain, &"late".parse().unwrap(), &info).unwrap();
+        }
+    });
+    let repo = Repo { storage: Arc::new(late), ..repo };
+    let who = Claimant::on_host("b", RENEWING);
+    let held = claim_path(&repo, &RepoPath::root(), &who, &CancelToken::new()).unwrap();
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-b", "backup/late/backup.claim.77-b"]);
+    drop(held);
+}
+
+#[test]
 fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_has_one() {
     let (storage, repo) = repo(None);
     let full = Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).full_after(0)), ..repo.clone() };

@@ -9,6 +9,7 @@ use repo_format::layout;
 use super::Task;
 use super::plan::{BackupCandidate, BackupPlan};
 use crate::proof::attest;
+use crate::repo::manifest_store;
 use crate::{Error, ErrorCode, Result};
 
 impl Task<'_> {
@@ -75,7 +76,9 @@ impl Task<'_> {
         let (storage, stanza, key) = (&self.repo.storage, self.session.stanza(), self.repo.key);
         for name in self.list(&layout::proof_stanza(stanza))? {
             let Ok(label) = name.parse::<BackupLabel>() else { continue };
-            if info.backups.contains_key(&label) {
+            // pgBackRest on another host may have made it since backup.info was loaded. A dry run has not removed any
+            let is_new = || Ok(!self.request.dry_run && manifest_store::is_complete(self.repo, stanza, &label)?);
+            if info.backups.contains_key(&label) || is_new()? {
                 continue;
             }
             crate::info!("repo{key}: remove proofs of expired backup {label}");

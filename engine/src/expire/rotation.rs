@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::Passphrase;
+use repo_format::cipher::{Keyring, Passphrase};
 use repo_format::format::RepoFormat;
 use repo_format::label::BackupLabel;
 use repo_format::layout;
@@ -15,7 +15,8 @@ use crate::repo::info_files;
 impl Task<'_> {
     /// Adds a key to archive.info if the current one is too old. Files that exist keep their keys, so that none is ever
     /// removed (pgBackRest 2.60.0, `src/command/expire/expire.c`). Completes a rotation that was interrupted between
-    /// archive.info and its copy first. `loaded` is archive.info, if it was loaded already.
+    /// archive.info and its copy first. `loaded` is archive.info, if it was loaded already; it tells only whether there is
+    /// something to do.
     ///
     /// # Errors
     /// archive.info can't be loaded or saved; the current key has no number that another could follow.
@@ -25,7 +26,7 @@ impl Task<'_> {
         loaded: Option<ArchiveInfo>,
         running: &[BackupLabel],
     ) -> Result<()> {
-        let (repo, key) = (self.repo, self.repo.key);
+        let (repo, stanza, key) = (self.repo, self.session.stanza(), self.repo.key);
         let Some(rotation) = self.request.cipher_rotate.get(&key).filter(|_| !repo.cipher.is_none()) else {
             return Ok(());
         };
@@ -40,13 +41,27 @@ impl Task<'_> {
         if self.claim.is_some_and(|claim| !claim.is_held()) {
             return Ok(());
         }
-        let mut archive = self.complete_rotation(loaded)?;
-        let (now, period) = (Timestamp::now().as_second(), rotation.period.as_secs());
-        let Some(keys) = &mut archive.keys else { return Ok(()) };
-        let age = u64::try_from(now.saturating_sub(keys.rotated())).unwrap_or_default();
-        if age <= period {
+        let now = Timestamp::now().as_second();
+        let is_due = |keys: &Keyring| {
+            u64::try_from(now.saturating_sub(keys.rotated())).is_ok_and(|age| age > rotation.period.as_secs())
+        };
+        let load = || loaded.map_or_else(|| info_files::load_archive_info(repo, stanza), Ok);
+        let (seen, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
+        let (seen, copy) = (seen?, copy?);
+        let differ = copy.is_some_and(|copy| copy.keys != seen.keys);
+        if !info_files::has_rotating_keys(&seen) || !differ && !seen.keys.as_ref().is_some_and(is_due) {
             return Ok(());
         }
+        // Since it was loaded, expire may have removed files for hours, and pgBackRest on another host may have upgraded
+        // the stanza
+        let Some(mut archive) = info_files::load_archive_info_to_refresh(repo, stanza)? else {
+            let name = repo.storage.display(&layout::archive_info(stanza));
+            let hint = info_files::DAMAGED_HINT;
+            crate::warn!("repo{key}: archive key is not rotated: '{name}' is damaged\nHINT: {hint}");
+            return Ok(());
+        };
+        self.complete_rotation(&mut archive)?;
+        let Some(keys) = archive.keys.as_mut().filter(|keys| is_due(keys)) else { return Ok(()) };
         // It may be one of pgBackRest, which knows only the keys that it has loaded at its start
         if let Some(label) = running.first() {
             crate::detail!("repo{key}: archive key is not rotated: backup {label} may be running on another host");
@@ -54,26 +69,22 @@ impl Task<'_> {
         }
         keys.rotate(Passphrase::generate(archive.format)?, now)?;
         crate::info!("repo{key}: rotate archive key to id {}", keys.current_id());
-        self.change(|| info_files::save_archive_info(repo, self.session.stanza(), &archive))
+        self.change(|| info_files::save_archive_info(repo, stanza, &archive))
     }
 
-    /// Returns archive.info with the keys that only its copy has. Saves both if they have different keys: later rotations
-    /// would be based on one of them, and if the other is all that is left some day, keys would be missing.
-    fn complete_rotation(&self, loaded: Option<ArchiveInfo>) -> Result<ArchiveInfo> {
+    /// Adds the keys that only the copy of archive.info has. Saves both if they have different keys: later rotations would be
+    /// based on one of them, and if the other is all that is left some day, keys would be missing.
+    fn complete_rotation(&self, archive: &mut ArchiveInfo) -> Result<()> {
         let (repo, stanza) = (self.repo, self.session.stanza());
-        let load = || loaded.map_or_else(|| info_files::load_archive_info_to_save(repo, stanza), Ok);
-        let (archive, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
-        let mut archive = archive?;
-        let (Some(keys), Some(stored)) = (&mut archive.keys, copy?.and_then(|copy| copy.keys)) else {
-            return Ok(archive);
-        };
-        if *keys != stored {
-            let name = || repo.storage.display(&layout::archive_info(stanza));
-            keys.keep(&stored).map_err(|error| error.context(format_args!("unable to save '{}'", name())))?;
-            crate::info!("repo{}: complete an interrupted rotation of the archive key", repo.key);
-            self.change(|| info_files::save_archive_info(repo, stanza, &archive))?;
+        let copy = info_files::load_archive_info_copy(repo, stanza)?;
+        let (Some(keys), Some(stored)) = (&mut archive.keys, copy.and_then(|copy| copy.keys)) else { return Ok(()) };
+        if *keys == stored {
+            return Ok(());
         }
-        Ok(archive)
+        let name = || repo.storage.display(&layout::archive_info(stanza));
+        keys.keep(&stored).map_err(|error| error.context(format_args!("unable to save '{}'", name())))?;
+        crate::info!("repo{}: complete an interrupted rotation of the archive key", repo.key);
+        self.change(|| info_files::save_archive_info(repo, stanza, archive))
     }
 }
 
@@ -83,7 +94,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
-    use repo_format::cipher::{Cipher, Keyring};
+    use repo_format::cipher::Cipher;
     use repo_format::layout::{RepoPath, Stanza};
     use repo_format::pg::PgVersion;
 
@@ -127,13 +138,23 @@ mod tests {
     }
 
     fn rotate(repo: &Repo, format: RepoFormat, request: &ExpireRequest, running: &[&str]) -> Result<()> {
+        rotate_after(None, repo, format, request, running)
+    }
+
+    fn rotate_after(
+        loaded: Option<ArchiveInfo>,
+        repo: &Repo,
+        format: RepoFormat,
+        request: &ExpireRequest,
+        running: &[&str],
+    ) -> Result<()> {
         let mut info = BackupInfo::new(PgVersion::V15, 7, 1, Some(Passphrase::new("manifests")))?;
         info.format = format;
         let session = Session::new(stanza(), [repo.clone()])?;
         let set_found = AtomicBool::new(false);
         let task = Task { claim: None, repo, now: 0, request, session: &session, is_last: true, set_found: &set_found };
         let running: Vec<BackupLabel> = running.iter().map(|label| label.parse().unwrap()).collect();
-        task.rotate_key(&info, None, &running)
+        task.rotate_key(&info, loaded, &running)
     }
 
     /// The keys of the file and of its copy.
@@ -227,5 +248,35 @@ mod tests {
         assert_eq!(current(&repo), ["1", "1"]);
         rotate(&repo, RepoFormat::V6, &request(), &[]).unwrap();
         assert_eq!(current(&repo), ["2", "2"]);
+    }
+
+    #[test]
+    fn history_that_was_upgraded_while_expire_removed_files_stays() {
+        let repo = repo_on(MemoryStorage::new());
+        let old = archive_info(RepoFormat::V6, 9999 * DAY);
+        let mut upgraded = old.clone();
+        upgraded.upgrade(PgVersion::V16, 8).unwrap();
+        info_files::save_archive_info(&repo, &stanza(), &upgraded).unwrap();
+        rotate_after(Some(old), &repo, RepoFormat::V6, &request(), &[]).unwrap();
+        assert_eq!(current(&repo), ["2", "2"]);
+        let saved = info_files::load_archive_info(&repo, &stanza()).unwrap();
+        assert_eq!(saved.current(), upgraded.current());
+        assert_eq!(saved.history, upgraded.history);
+    }
+
+    #[test]
+    fn key_is_not_rotated_while_archive_info_is_damaged_and_may_have_a_newer_one() {
+        let repo = repo_on(MemoryStorage::new());
+        let old = archive_info(RepoFormat::V6, 9999 * DAY);
+        info_files::save_archive_info(&repo, &stanza(), &old).unwrap();
+        let path = layout::archive_info(&stanza());
+        let mut stored = storage::get(&*repo.storage, &path, 1 << 20).unwrap().unwrap();
+        stored[100] ^= 1;
+        storage::put(&*repo.storage, &path, &stored, WriteOptions::ATOMIC).unwrap();
+        for loaded in [None, Some(old.clone())] {
+            rotate_after(loaded, &repo, RepoFormat::V6, &request(), &[]).unwrap();
+            assert_eq!(storage::get(&*repo.storage, &path, 1 << 20).unwrap().as_ref(), Some(&stored));
+            assert_eq!(info_files::load_archive_info_copy(&repo, &stanza()).unwrap().as_ref(), Some(&old));
+        }
     }
 }

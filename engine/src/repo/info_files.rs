@@ -19,7 +19,9 @@ use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
 /// and annotations.
-const SIZE_MAX: u64 = 64 << 20;
+pub(crate) const SIZE_MAX: u64 = 64 << 20;
+/// What helps against a damaged archive.info that is not replaced.
+pub(crate) const DAMAGED_HINT: &str = "replace it with an intact one from elsewhere, or run verify with --repair, which keeps the damaged file beside it.";
 /// Bytes at the start of a file that contain its format.
 const HEAD_BYTES: u64 = 1024;
 /// Bytes read from the storage at once.
@@ -71,8 +73,29 @@ pub(crate) fn load_archive_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<
     load_archive(repo, stanza, Purpose::Save)
 }
 
+/// Loads archive.info for a command that saves it only to make it more recent; `None` if the file is damaged and may have
+/// cipher keys that its copy lacks. Then it has to stay as it is.
+///
+/// # Errors
+/// The same as [`load_archive_info`].
+pub(crate) fn load_archive_info_to_refresh(repo: &Repo, stanza: &Stanza) -> Result<Option<ArchiveInfo>> {
+    let file = load_file(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin));
+    let is_damaged = match file {
+        Ok(info) => return Ok(Some(info)),
+        Err(error) => error.code != ErrorCode::FileMissing,
+    };
+    let info = load_archive_info(repo, stanza)?;
+    Ok((!is_damaged || !has_rotating_keys(&info)).then_some(info))
+}
+
+/// Returns whether archive.info has cipher keys to which others are added.
+pub(crate) fn has_rotating_keys(info: &ArchiveInfo) -> bool {
+    info.format > RepoFormat::V5 && info.keys.is_some()
+}
+
 fn load_archive(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<ArchiveInfo> {
     let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
+    repo.storage.opened()?;
     load_pair(repo, &layout::archive_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
@@ -100,6 +123,7 @@ pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<B
 
 fn load_backup(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<BackupInfo> {
     let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
+    repo.storage.opened()?;
     load_pair(repo, &layout::backup_info(stanza), purpose, read, |info| info.format).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
@@ -150,7 +174,8 @@ pub fn check_keys(repo: &Repo, path: &RepoPath, has_keys: bool) -> Result<()> {
 ///
 /// # Errors
 /// One of the stored files can't be read, or one of them can't be written; [`ErrorCode::FileInvalid`] if a stored file
-/// has another key with the same id, or a newer format.
+/// has another key with the same id, or a newer format, or if archive.info is damaged and may have keys that its copy
+/// lacks.
 pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<()> {
     let path = layout::archive_info(stanza);
     let (mut info, mut order) = (info.clone(), PutOrder::Any);
@@ -194,19 +219,30 @@ struct MergedKeys {
 /// and files may have been archived with any of them.
 fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<MergedKeys> {
     let path = layout::archive_info(stanza);
-    let load = |path: &RepoPath| {
-        let loaded = load_file(repo, path, |reader, origin| ArchiveInfo::read(reader, origin));
-        unless_damaged(loaded).map(|info| info.and_then(|info| info.keys))
+    let load = || match load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)) {
+        Ok(info) => Ok(info.keys),
+        Err(error) if error.code == ErrorCode::FileMissing => Ok(None),
+        // It is written before its copy, and so may have the newest key alone
+        Err(error) => Err(kept_damaged(repo, &path, error)),
     };
-    let copy = layout::copy(&path);
-    let (file, copy) = repo.both(|| load(&path), || load(&copy));
-    let stored = [file?, copy?];
+    let (file, copy) = repo.both(load, || load_archive_info_copy(repo, stanza));
+    let stored = [file?, copy?.and_then(|copy| copy.keys)];
     for other in stored.iter().flatten() {
         keys.keep(other)
             .map_err(|error| error.context(format_args!("unable to save '{}'", repo.storage.display(&path))))?;
     }
     let are_stored = stored.iter().all(|stored| stored.as_ref() == Some(&keys));
     Ok(MergedKeys { keys, are_stored })
+}
+
+/// The error for a damaged archive.info that is not replaced. Other errors stay as they are.
+fn kept_damaged(repo: &Repo, path: &RepoPath, error: Error) -> Error {
+    if !is_about_content(&error) || format::is_unsupported(&error) {
+        return error;
+    }
+    let name = repo.storage.display(path);
+    let text = format!("unable to save '{name}': it is damaged, and may have cipher keys that its copy lacks");
+    Error::new(ErrorCode::FileInvalid, text).cause(error).hint(DAMAGED_HINT)
 }
 
 /// Saves backup.info and its copy.

@@ -24,7 +24,7 @@ const STEPS_MAX: usize = 64;
 
 /// How names are opened.
 #[derive(Debug)]
-enum Way {
+enum OpenWay {
     /// With one call.
     Openat2,
     /// Directory by directory. Contains the opened directories by name.
@@ -36,7 +36,7 @@ enum Way {
 pub(super) struct TargetDir {
     path: String,
     dir: Arc<OwnedFd>,
-    way: Way,
+    way: OpenWay,
 }
 
 impl TargetDir {
@@ -53,10 +53,10 @@ impl TargetDir {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let way = match fs::openat2(&dir, ".", flags, Mode::empty(), RESOLVE) {
             #[cfg(test)]
-            Ok(_) if WITHOUT_OPENAT2.get() => Way::Steps(Mutex::default()),
-            Ok(_) => Way::Openat2,
+            Ok(_) if WITHOUT_OPENAT2.get() => OpenWay::Steps(Mutex::default()),
+            Ok(_) => OpenWay::Openat2,
             // An old kernel, or a filter of system calls
-            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => Way::Steps(Mutex::default()),
+            Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => OpenWay::Steps(Mutex::default()),
             Err(error) => return Err(path_open(path, error)),
         };
         Ok(TargetDir { path: path.to_owned(), dir: Arc::new(dir), way })
@@ -117,8 +117,8 @@ impl TargetDir {
     pub(super) fn open_file(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match &self.way {
-            Way::Openat2 => fs::openat2(&self.dir, name, flags, mode, RESOLVE)?,
-            Way::Steps(_) => {
+            OpenWay::Openat2 => fs::openat2(&self.dir, name, flags, mode, RESOLVE)?,
+            OpenWay::Steps(_) => {
                 let (parent, name) = self.parent(name)?;
                 fs::openat(&parent, name, flags, mode)?
             }
@@ -238,8 +238,8 @@ impl TargetDir {
     fn dir(&self, name: &str) -> io::Result<Arc<OwnedFd>> {
         const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
         let known = match &self.way {
-            Way::Openat2 => return Ok(Arc::new(fs::openat2(&self.dir, name, FLAGS, Mode::empty(), RESOLVE)?)),
-            Way::Steps(known) => known,
+            OpenWay::Openat2 => return Ok(Arc::new(fs::openat2(&self.dir, name, FLAGS, Mode::empty(), RESOLVE)?)),
+            OpenWay::Steps(known) => known,
         };
         let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(dir) = lock().get(name) {
@@ -283,7 +283,7 @@ mod tests {
             std::fs::create_dir_all(dir.path().join("sub/dir")).unwrap();
             symlink("sub", dir.path().join("link")).unwrap();
             let target = TargetDir::open(dir.path().to_str().unwrap()).unwrap();
-            assert_eq!(matches!(target.way, Way::Steps(_)), without);
+            assert_eq!(matches!(target.way, OpenWay::Steps(_)), without);
             test(dir.path(), &target);
         }
         WITHOUT_OPENAT2.set(false);

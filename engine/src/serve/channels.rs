@@ -38,7 +38,7 @@ struct Open {
 }
 
 /// What all channels of a connection share.
-struct Way<W> {
+struct ChannelsWay<W> {
     /// `None` once nothing can be sent any more.
     output: Mutex<Option<W>>,
     open: Mutex<BTreeMap<u32, Open>>,
@@ -52,10 +52,10 @@ struct Way<W> {
     silence_max: Duration,
 }
 
-impl<W: Write> Way<W> {
+impl<W: Write> ChannelsWay<W> {
     fn new(output: W, cancel: CancelToken, usage: Usage, silence_max: Duration) -> Self {
         let (open, failure) = (Mutex::default(), Mutex::default());
-        Way { output: Mutex::new(Some(output)), open, cancel, failure, usage, silence_max }
+        ChannelsWay { output: Mutex::new(Some(output)), open, cancel, failure, usage, silence_max }
     }
 
     /// Ends all channels because of an error. The first one counts.
@@ -146,7 +146,7 @@ fn write_all(output: &mut impl Write, slices: &mut [IoSlice<'_>]) -> io::Result<
 
 /// What the client sends on a channel.
 struct ChannelInput<'a, W> {
-    way: &'a Way<W>,
+    way: &'a ChannelsWay<W>,
     channel: u32,
     inbox: Arc<Inbox>,
     cancel: CancelToken,
@@ -190,7 +190,7 @@ impl<W: Write> Read for ChannelInput<'_, W> {
 
 /// What the client gets on a channel.
 struct Output<'a, W> {
-    way: &'a Way<W>,
+    way: &'a ChannelsWay<W>,
     channel: u32,
 }
 
@@ -230,7 +230,7 @@ pub(super) fn serve<'w>(
     more: &ServeMore,
 ) -> Result<()> {
     let (input, output) = streams;
-    let way = Way::new(output, handlers.cancel().clone(), handlers.usage().clone(), more.silence_max);
+    let way = ChannelsWay::new(output, handlers.cancel().clone(), handlers.usage().clone(), more.silence_max);
     std::thread::scope(|scope| {
         let (way, inbox) = (&way, Arc::new(Inbox::default()));
         lock(&way.open).insert(0, Open { inbox: Arc::clone(&inbox), cancel: way.cancel.clone() });
@@ -272,7 +272,7 @@ fn start<'scope, T: Send + 'scope>(
 /// Serves a channel that the client has opened.
 fn serve_channel<W: Write + Send>(
     streams: (Box<dyn Read + '_>, Box<dyn Write + Send + '_>),
-    way: &Way<W>,
+    way: &ChannelsWay<W>,
     more: &ServeMore,
     cancel: &CancelToken,
 ) -> Result<()> {
@@ -289,7 +289,7 @@ fn serve_channel<W: Write + Send>(
 
 /// Reads frames.
 struct Demux<'env, R, W> {
-    way: &'env Way<W>,
+    way: &'env ChannelsWay<W>,
     input: BufReader<R>,
     /// The number of the newest channel.
     last: u32,

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::storage::{
-    FeaturesAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathCreateRequest, PathRemoveRequest,
-    RemoveRequest, StorageFeatures, WriteRequest,
+    FeaturesAnswer, FileInfoRequest, InfoLevel, LinkRequest, LinkType, ListRequest, PathCreateRequest,
+    PathRemoveRequest, RemoveRequest, StorageFeatures, WriteRequest,
 };
 use repo_format::layout::RepoPath;
 use rustix::fs::OFlags;
@@ -90,8 +90,8 @@ impl Files {
     ///
     /// # Errors
     /// [`ErrorCode::Access`], and those of the storage.
-    pub(super) fn info(&self, request: &InfoRequest<'_>) -> Result<Option<FileInfo>> {
-        let InfoRequest { path, level, follow_link } = *request;
+    pub(super) fn info(&self, request: &FileInfoRequest<'_>) -> Result<Option<FileInfo>> {
+        let FileInfoRequest { path, level, follow_link } = *request;
         match self {
             Files::Data(area, users) => {
                 let path = if follow_link { area.reach(path)? } else { area.reach_link(path)? };
@@ -263,8 +263,11 @@ impl Files {
             let path = Path::new(request.path);
             return Err(failed(ErrorCode::PathRemove, "unable to remove path", path, errno.into()));
         }
-        if entries.is_some() {
-            repository.storage.remove_all(&relative)?;
+        match (&entries, request.recurse) {
+            (None, _) => {}
+            (Some(_), true) => repository.storage.remove_all(&relative)?,
+            // Something may have been stored since
+            (Some(_), false) => repository.storage.remove_empty(&relative)?,
         }
         Ok(entries.is_some())
     }

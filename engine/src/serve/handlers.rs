@@ -8,7 +8,7 @@ use protocol::message::{AnswerMessage, RequestMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
-    Chunk, InfoAnswer, InfoRequest, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
+    Chunk, FileInfoRequest, InfoAnswer, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
 use protocol::{Call, Capabilities, Capability, Dialect, StringId};
 
@@ -244,7 +244,7 @@ impl Handlers {
         change(self.files()?).map(|()| Reply::empty())
     }
 
-    fn info(&self, request: &InfoRequest<'_>) -> Result<Reply> {
+    fn info(&self, request: &FileInfoRequest<'_>) -> Result<Reply> {
         let found = self.files()?.info(request)?;
         Ok(Reply::pack(InfoAnswer { info: found.as_ref().map(FileInfo::info) }.encode()))
     }

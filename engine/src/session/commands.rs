@@ -40,11 +40,8 @@ impl Session {
     /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
     /// can't be started. A later restore with delta continues.
     pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
-        let repos = match self.repos.as_slice() {
-            [single] => vec![self.paced(single.open()?)],
-            // Another one may have the backup
-            _ => self.open_each().into_iter().map(|repo| self.paced(repo)).collect(),
-        };
+        // Another one may have the backup
+        let repos: Vec<_> = self.open_some()?.into_iter().map(|repo| self.paced(repo)).collect();
         let mut lock = self.lock(&[LockType::Restore])?;
         restore::run(request, self, &repos, &mut *lock)
     }
@@ -56,12 +53,7 @@ impl Session {
     /// The same as [`Session::restore`] for what the plan depends on: no set matches (75, 29), the timeline can't be
     /// reached (58), mappings or databases do not exist (76, 78, 80, 81), existing files can't be read.
     pub fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
-        let repos = match self.repos.as_slice() {
-            [single] => vec![single.open()?],
-            // Another one may have the backup
-            _ => self.open_each(),
-        };
-        restore::plan(request, self, &repos)
+        restore::plan(request, self, &self.open_some()?)
     }
 
     /// Lists the points that the stanza can be recovered to, by repository. A repository that can't be read has its

@@ -73,18 +73,13 @@ impl BackupTurn<'_> {
     }
 
     /// Removes what exceeds the retention of the request, from every repository of the session. A failure in one is
-    /// logged and does not affect the others. If there is only one, an error of reaching it is that of the command, as in
-    /// pgBackRest.
+    /// logged and does not affect the others. If none can be reached, the error of the first is that of the command.
     ///
     /// # Errors
     /// [`ErrorCode::OptionInvalid`](crate::ErrorCode::OptionInvalid) for a backup together with the oldest one,
     /// [`ErrorCode::Command`](crate::ErrorCode::Command) if any repository failed, with the first failure as its source,
-    /// the error of opening the only repository, and the error of the token.
+    /// the error of opening if none can be opened, and the error of the token.
     pub fn expire(&self, request: &ExpireRequest) -> Result<ExpireSummary> {
-        let repos = match self.session.repos.as_slice() {
-            [only] => vec![only.open()?],
-            _ => self.session.open_each(),
-        };
-        expire::run(request, self.session, &repos)
+        expire::run(request, self.session, &self.session.open_some()?)
     }
 }

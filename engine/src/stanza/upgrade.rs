@@ -12,7 +12,7 @@ use repo_format::format::RepoFormat;
 use repo_format::layout::Stanza;
 use repo_format::pg::control::PgControl;
 
-use super::{ClusterIdentity, StanzaChange, StanzaRequest, StanzaSummary, check_match, in_each};
+use super::{ClusterIdentity, StanzaChange, StanzaRequest, StanzaSummary, check_match, in_each, primary_control};
 use crate::claim::{Claim, unclaimed};
 use crate::repo::info_files;
 use crate::session::Session;
@@ -35,7 +35,9 @@ pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]
             return Ok(unchanged(repo, stanza));
         }
         let claim = claim(repo, session, &plan)?;
-        upgrade_in(&claim.guard(repo), stanza, pg, wanted)
+        // The claim may have taken minutes, in which the cluster was upgraded
+        let pg = primary_control(request, session.cancel_token())?;
+        upgrade_in(&claim.guard(repo), stanza, &pg, wanted)
     })
 }
 

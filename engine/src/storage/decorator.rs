@@ -2,7 +2,7 @@
 
 use super::{
     Concurrency, ContentSum, Entry, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath,
-    RepoReader, RepoStorage, RepoWriter, StoredContent, SyncBatch, WriteOptions,
+    RepoReader, RepoStorage, RepoWriter, StoredContent, SyncBatch, VersionedStorage, WriteOptions,
 };
 use crate::Result;
 
@@ -41,6 +41,9 @@ pub(crate) trait Decorator: Send + Sync {
 
     /// Decorates a file that is being written.
     fn writer(&self, writer: Box<dyn RepoWriter>) -> Box<dyn RepoWriter>;
+
+    /// Decorates another view of the inner storage.
+    fn view<'a>(&'a self, view: Box<dyn RepoStorage + 'a>) -> Box<dyn RepoStorage + 'a>;
 }
 
 impl<D: Decorator> RepoStorage for D {
@@ -50,6 +53,10 @@ impl<D: Decorator> RepoStorage for D {
 
     fn concurrency(&self) -> Concurrency {
         self.inner().concurrency()
+    }
+
+    fn opened(&self) -> Result<()> {
+        self.inner().opened()
     }
 
     fn display(&self, path: &RepoPath) -> String {
@@ -92,6 +99,15 @@ impl<D: Decorator> RepoStorage for D {
         Ok(self.call(|inner| inner.read(path, range))?.map(|reader| self.reader(reader)))
     }
 
+    /// Not decorated: only who serves a repository to others reads old versions.
+    fn versions(&self) -> Option<&dyn VersionedStorage> {
+        self.inner().versions()
+    }
+
+    fn compressing_reads(&self) -> Option<Box<dyn RepoStorage + '_>> {
+        Some(self.view(self.inner().compressing_reads()?))
+    }
+
     fn sums(&self) -> bool {
         self.allows_sums() && self.inner().sums()
     }
@@ -127,6 +143,10 @@ impl<D: Decorator> RepoStorage for D {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         self.change(|inner| inner.remove_all(path))
+    }
+
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        self.change(|inner| inner.remove_empty(path))
     }
 
     fn sync_path(&self, path: &RepoPath) -> Result<()> {

@@ -25,6 +25,8 @@ pub enum Op {
     Remove,
     /// [`RepoStorage::remove_all`].
     RemoveAll,
+    /// [`RepoStorage::remove_empty`].
+    RemoveEmpty,
     /// [`RepoStorage::sync_path`].
     SyncPath,
     /// [`RepoStorage::symlink`] and [`RepoStorage::hard_link`].
@@ -241,6 +243,10 @@ impl RepoStorage for FaultyStorage {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         self.call(Op::RemoveAll, path, || self.inner.remove_all(path))
+    }
+
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        self.call(Op::RemoveEmpty, path, || self.inner.remove_empty(path))
     }
 
     fn sync_path(&self, path: &RepoPath) -> Result<()> {

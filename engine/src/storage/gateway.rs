@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use self::certificates::Identity;
+use self::certificates::ServerKeys;
 
 /// A request as the server sees it.
 pub(crate) struct Asked {
@@ -83,11 +83,11 @@ impl Gateway {
     }
 
     /// Starts a server that speaks TLS.
-    fn start_tls(identity: Identity, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    fn start_tls(identity: ServerKeys, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(Some(identity), answer)
     }
 
-    fn start_with(identity: Option<Identity>, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    fn start_with(identity: Option<ServerKeys>, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let scheme = if identity.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());

@@ -126,6 +126,10 @@ impl RepoStorage for MemoryStorage {
         Ok(())
     }
 
+    fn remove_empty(&self, _path: &RepoPath) -> Result<()> {
+        Ok(())
+    }
+
     fn sync_path(&self, _path: &RepoPath) -> Result<()> {
         Ok(())
     }

@@ -374,6 +374,10 @@ impl RepoStorage for ObjectStorage {
         self.wait(self.remove_each(found)).map_err(|error| self.fail("remove path", path, error))
     }
 
+    fn remove_empty(&self, _path: &RepoPath) -> Result<()> {
+        Ok(())
+    }
+
     fn sync_path(&self, _path: &RepoPath) -> Result<()> {
         Ok(())
     }

@@ -74,6 +74,10 @@ where
             None => inner,
         }
     }
+
+    fn view<'a>(&'a self, view: Box<dyn RepoStorage + 'a>) -> Box<dyn RepoStorage + 'a> {
+        Box::new(OnTurn { inner: view, turn: self.turn.clone() })
+    }
 }
 
 struct TurnReader {

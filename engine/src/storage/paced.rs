@@ -1,6 +1,7 @@
 //! A storage from which no more is read than a rate allows.
 
 use std::io::{self, Read};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::decorator::Decorator;
@@ -12,14 +13,16 @@ use crate::throttle::Pace;
 /// for long.
 const PIECE_SIZE_BYTES: usize = 64 << 10;
 
-/// Passes calls on, and slows down reading of files.
-pub(crate) struct Paced {
-    inner: Arc<dyn RepoStorage>,
+/// Passes calls on, and slows down reading of files. The inner storage is an `Arc` or a `Box`.
+///
+/// What counts are the bytes as they are stored, also if they are compressed on their way.
+pub(crate) struct Paced<S> {
+    inner: S,
     pace: Pace,
     cancel: CancelToken,
 }
 
-impl Paced {
+impl Paced<Arc<dyn RepoStorage>> {
     /// Reads at this pace. Without a limit the storage itself is returned.
     pub(crate) fn wrap(inner: Arc<dyn RepoStorage>, pace: &Pace, cancel: &CancelToken) -> Arc<dyn RepoStorage> {
         match pace.limit() {
@@ -29,11 +32,15 @@ impl Paced {
     }
 }
 
-impl Decorator for Paced {
-    type Inner = dyn RepoStorage;
+impl<S> Decorator for Paced<S>
+where
+    S: Deref + Send + Sync,
+    S::Target: RepoStorage,
+{
+    type Inner = S::Target;
 
     fn inner(&self) -> &Self::Inner {
-        &*self.inner
+        &self.inner
     }
 
     fn allows_sums(&self) -> bool {
@@ -55,6 +62,10 @@ impl Decorator for Paced {
 
     fn writer(&self, writer: Box<dyn RepoWriter>) -> Box<dyn RepoWriter> {
         writer
+    }
+
+    fn view<'a>(&'a self, view: Box<dyn RepoStorage + 'a>) -> Box<dyn RepoStorage + 'a> {
+        Box::new(Paced { inner: view, pace: self.pace.clone(), cancel: self.cancel.clone() })
     }
 }
 

@@ -236,6 +236,20 @@ impl RepoStorage for PosixStorage {
         remove_tree(&absolute)
     }
 
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        let absolute = self.absolute(path);
+        match fs::remove_dir(&absolute) {
+            // The repository itself may be behind a link, which is all that can be removed in one step
+            Err(e) if e.kind() == ErrorKind::NotADirectory && path.as_str().is_empty() => {
+                remove_entry(&absolute, ErrorCode::PathRemove)
+            }
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(error(ErrorCode::PathRemove, "unable to remove path '{}'", &absolute, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn sync_path(&self, path: &RepoPath) -> Result<()> {
         if self.features.path_sync { sync_path(&self.absolute(path)) } else { Ok(()) }
     }

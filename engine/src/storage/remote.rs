@@ -14,7 +14,7 @@ use std::sync::Arc;
 use protocol::Call;
 use protocol::options::{OptionValue, OptionsAnswer};
 use protocol::storage::{
-    FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
+    FileInfoRequest, FileKind, Info, InfoAnswer, InfoLevel, LinkRequest, LinkType, ListAnswer, ListRequest,
     PathCreateRequest, PathRemoveRequest, ReadRequest, RemoveRequest, StorageFeatures,
 };
 use repo_format::cipher::Passphrase;
@@ -166,7 +166,7 @@ impl RemoteStorage {
     }
 
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
-        self.call(&Call::Info(InfoRequest { path, level, follow_link: false }))
+        self.call(&Call::Info(FileInfoRequest { path, level, follow_link: false }))
     }
 }
 
@@ -286,6 +286,14 @@ impl RepoStorage for RemoteStorage {
             Some(FileKind::Link) => self.remove(path),
             _ => self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop),
         }
+    }
+
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        if !self.features.paths {
+            return Ok(());
+        }
+        let absolute = self.absolute(path);
+        self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: false })).map(drop)
     }
 
     fn sync_path(&self, path: &RepoPath) -> Result<()> {

@@ -426,6 +426,16 @@ impl RepoStorage for SftpStorage {
         })
     }
 
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        let absolute = &self.absolute(path);
+        match self.run(|client| async move { client.remove_directory(absolute).await }) {
+            Err(failure) if !failure.is_missing() => {
+                Err(self.0.error(ErrorCode::PathRemove, &format!("unable to remove path '{absolute}'"), &failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn sync_path(&self, _path: &RepoPath) -> Result<()> {
         Ok(())
     }

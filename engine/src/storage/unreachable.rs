@@ -26,6 +26,10 @@ impl RepoStorage for Unreachable {
         Features { paths: false, hard_links: false, symlinks: false, path_sync: false, errors_last: true }
     }
 
+    fn opened(&self) -> Result<()> {
+        self.fail()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         path.as_str().to_owned()
     }
@@ -55,6 +59,10 @@ impl RepoStorage for Unreachable {
     }
 
     fn remove_all(&self, _: &RepoPath) -> Result<()> {
+        self.fail()
+    }
+
+    fn remove_empty(&self, _: &RepoPath) -> Result<()> {
         self.fail()
     }
 

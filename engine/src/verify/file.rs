@@ -1,7 +1,7 @@
 //! Checks the bytes of one stored file.
 
 use std::io::{BufReader, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::{Cipher, Decryptor};
@@ -182,17 +182,20 @@ impl BlockCheck {
 }
 
 /// Buffers that a worker keeps from file to file.
-pub struct FileChecker {
+pub struct FileChecker<'a> {
     /// The turn to compute of the thread that checks.
     turn: Turn,
+    /// Where the thread reads files, if there are more threads than may read at a time.
+    place: Option<&'a Mutex<()>>,
     buffer: Box<[u8]>,
     contexts: Vec<(CompressType, DecompressContext)>,
 }
 
-impl FileChecker {
-    /// A checker that has read nothing yet.
-    pub fn new(turn: &Turn) -> Self {
-        FileChecker { turn: turn.clone(), buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), contexts: Vec::new() }
+impl<'a> FileChecker<'a> {
+    /// A checker that has read nothing yet. With a `place`, only one of those with the same one reads a file at a time, and it
+    /// keeps nothing.
+    pub fn new(turn: &Turn, place: Option<&'a Mutex<()>>) -> Self {
+        FileChecker { turn: turn.clone(), place, buffer: Box::default(), contexts: Vec::new() }
     }
 
     /// Reads and checks a file.
@@ -211,10 +214,13 @@ impl FileChecker {
                 _ => Ok(Checked::default()),
             };
         }
+        let _place = self.place.map(|place| self.turn.waiting(|| place.lock().unwrap_or_else(PoisonError::into_inner)));
         let Some(stored) = storage.read(&check.path, check.range)? else { return found(FileFault::Missing) };
-        let Some(content) = self.read(storage, check, stored, cancel)? else {
-            return found(FileFault::Size);
-        };
+        let content = self.read(storage, check, stored, cancel);
+        if self.place.is_some() {
+            (self.buffer, self.contexts) = (Box::default(), Vec::new());
+        }
+        let Some(content) = content? else { return found(FileFault::Size) };
         if content.checksum != check.checksum {
             return found(FileFault::Checksum);
         }
@@ -255,6 +261,9 @@ impl FileChecker {
             Some(index) => self.contexts.swap_remove(index).1,
             None => decode::context(check.compress_type, Framing::Full, &self.turn)?,
         };
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+        }
         let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         let decryptor = Decryptor::new(&check.cipher, Framing::Full, stored);
         let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size_max);
@@ -342,7 +351,7 @@ mod tests {
     }
 
     fn fault(storage: &MemoryStorage, check: &FileCheck) -> Result<Option<FileFault>> {
-        FileChecker::new(&Turn::FREE).check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
+        FileChecker::new(&Turn::FREE, None).check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
     }
 
     #[test]

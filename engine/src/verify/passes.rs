@@ -6,6 +6,7 @@
 
 mod recall;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,10 @@ use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally};
 use crate::{Error, Result, detail, warn};
 
-/// Jobs of one worker. Each has a decoder with its window.
+/// Jobs of one worker that read. Each has a decoder with its window.
 const JOBS_PER_WORKER_MAX: u32 = 3;
+/// Jobs of one worker that wait until files are summed up elsewhere, so that the way there costs little.
+const SUMS_PER_WORKER: u32 = 12;
 /// Bytes that are read to learn how fast they are read.
 const FIRST_BYTES: u64 = 256 << 20;
 /// The part of the remaining time that a pass is to use, in percent. What is read at its end is not in order.
@@ -158,16 +161,14 @@ impl Passes<'_> {
         let tally = Mutex::new(Tally::after(earlier));
         let unopened = UnopenedBundles::default();
         // A file that can't be checked is a result here, and is checked again below
-        let crew = CrewSettings {
-            jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
-            retry: RetryPolicy::NONE,
-            ..task.crew.clone()
-        };
-        let storage = &*repo.storage;
+        let (storage, readers) = (&*repo.storage, repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX));
+        let jobs_per_worker = if storage.sums() { SUMS_PER_WORKER } else { readers };
+        let crew = CrewSettings { jobs_per_worker, retry: RetryPolicy::NONE, ..task.crew.clone() };
+        let places = Places::new(storage.sums().then_some(crew.workers.saturating_mul(readers)));
         let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
         Crew { settings: &crew, cancel }.run(
             |_| next_job(&mut walk, &mut plan, &tally, recall),
-            |_, turn| Ok((FileChecker::new(turn), turn.clone())),
+            |_, turn| Ok((FileChecker::new(turn, places.next()), turn.clone())),
             |(checker, turn), job, cancel| {
                 let storage = OnTurn::new(storage, turn);
                 let check = || match job.only_map {
@@ -223,6 +224,25 @@ impl Passes<'_> {
         let text = format!("{}: what was read is not remembered: {error}", self.walk.repo.name());
         // Bad files that are remembered as good would be read too late
         if self.task.request.remembers() || found.tally.errors > 0 { warn!("{text}") } else { detail!("{text}") }
+    }
+}
+
+/// Where threads read files, if fewer may read than there are.
+struct Places {
+    places: Vec<Mutex<()>>,
+    next: AtomicUsize,
+}
+
+impl Places {
+    fn new(count: Option<u32>) -> Self {
+        let places = (0..count.unwrap_or(0)).map(|_| Mutex::new(())).collect();
+        Places { places, next: AtomicUsize::new(0) }
+    }
+
+    /// The place of the next thread; `None` if all may read.
+    fn next(&self) -> Option<&Mutex<()>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.places.get(number.checked_rem(self.places.len())?)
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::io;
 
+use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::Cipher;
-use repo_format::layout::RepoPath;
+use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_file::{FilePair, LoadedPair, Repair, Retry};
 use crate::claim::Claim;
 use crate::lock::LockType;
-use crate::repo::info_files::limited;
+use crate::repo::info_files::{self, limited};
 use crate::session::Session;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::work::retry::RetryPolicy;
@@ -98,6 +99,9 @@ pub(super) fn run(session: &Session, repo: &Repo, pairs: Pairs<'_>) -> Result<u3
         }
         let cipher = if file.kind == PairKind::Manifest { pairs.manifest_cipher } else { &repo.info_cipher() };
         let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
+        if file.kind == PairKind::ArchiveInfo {
+            keep_damaged(repo, stanza, &repair)?;
+        }
         repair.write(repo)?;
         if look_again(repo, file, cipher, cancel)?.is_some() {
             let text = format!("'{}' is not intact after it was repaired", repo.storage.display(&repair.to));
@@ -106,6 +110,26 @@ pub(super) fn run(session: &Session, repo: &Repo, pairs: Pairs<'_>) -> Result<u3
         info!("repaired '{}' from '{}'", repo.storage.display(&repair.to), repo.storage.display(&repair.from));
     }
     Ok(left)
+}
+
+/// Keeps the bytes of a damaged archive.info that may have cipher keys which its copy lacks.
+fn keep_damaged(repo: &Repo, stanza: &Stanza, repair: &Repair) -> Result<()> {
+    let storage = &*repo.storage;
+    if repair.to != layout::archive_info(stanza)
+        || !info_files::load_archive_info_copy(repo, stanza)?.is_some_and(|copy| info_files::has_rotating_keys(&copy))
+    {
+        return Ok(());
+    }
+    let Some(bytes) = storage::get(storage, &repair.to, info_files::SIZE_MAX)? else { return Ok(()) };
+    let now = Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    let kept = layout::archive_stanza(stanza).join(&format!("{}.damaged-{now}", layout::ARCHIVE_INFO))?;
+    storage::put(storage, &kept, &bytes, WriteOptions::ATOMIC)?;
+    warn!(
+        "damaged '{}' may have cipher keys that its copy lacks, it is kept as '{}'",
+        storage.display(&repair.to),
+        storage.display(&kept)
+    );
+    Ok(())
 }
 
 /// Returns what is still to be repaired, or an error if both are damaged by now.

@@ -101,7 +101,7 @@ impl Values {
         let link_type = if first { LinkType::Hard } else { LinkType::Symbolic };
         vec![
             Call::Features,
-            Call::Info(InfoRequest { path, level, follow_link: first }),
+            Call::Info(FileInfoRequest { path, level, follow_link: first }),
             Call::List(ListRequest { path, level, target_time: self.numbers[0] as i64 }),
             Call::Link(LinkRequest { target: other, path, link_type }),
             Call::PathCreate(PathCreateRequest {
@@ -287,7 +287,7 @@ fn parameters_that_are_not_known_are_passed_over() {
     parameters.text("/path").u32(3).bool(true).u64(77).object(|object| {
         object.text("more");
     });
-    let call = Call::Info(InfoRequest { path: "/path", level: InfoLevel::Basic, follow_link: true });
+    let call = Call::Info(FileInfoRequest { path: "/path", level: InfoLevel::Basic, follow_link: true });
     let message = RequestMessage {
         command: CallKind::StorageInfo.id(),
         step: Step::Process,

@@ -34,7 +34,7 @@ impl InfoLevel {
 
 /// A request for information about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InfoRequest<'a> {
+pub struct FileInfoRequest<'a> {
     /// The file.
     pub path: &'a str,
     /// How much is asked.
@@ -43,14 +43,14 @@ pub struct InfoRequest<'a> {
     pub follow_link: bool,
 }
 
-impl<'a> InfoRequest<'a> {
+impl<'a> FileInfoRequest<'a> {
     pub(crate) fn write(&self, writer: &mut PackWriter<'a>) {
         writer.text(self.path).u32(self.level as u32).bool(self.follow_link);
     }
 
     pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
         let path = reader.text_required("path")?;
-        Ok(InfoRequest { path, level: InfoLevel::read(reader)?, follow_link: reader.bool()? })
+        Ok(FileInfoRequest { path, level: InfoLevel::read(reader)?, follow_link: reader.bool()? })
     }
 }
 
@@ -201,7 +201,7 @@ impl<'a> OwnerInfo<'a> {
     }
 }
 
-/// The answer to an [`InfoRequest`]: nothing if the file is missing.
+/// The answer to an [`FileInfoRequest`]: nothing if the file is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InfoAnswer<'a> {
     /// The information. It says nothing if the level is [`InfoLevel::Exists`].

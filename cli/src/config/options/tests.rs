@@ -190,19 +190,6 @@ fn word_lists_exist_for_words() {
 }
 
 #[test]
-fn refused_values_exist() {
-    for decl in ALL {
-        for (value, feature) in decl.not_yet.iter().chain(decl.overrides.iter().flat_map(|special| special.not_yet)) {
-            let exists = match decl.kind {
-                ValueKind::Boolean => matches!(*value, "y" | "n"),
-                _ => COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(value)),
-            };
-            assert!(exists && !feature.is_empty(), "{} {value}", decl.name);
-        }
-    }
-}
-
-#[test]
 fn every_old_name_leads_to_its_option() {
     let mut count = 0;
     for (index, decl) in ALL.iter().enumerate() {

@@ -32,7 +32,7 @@ options! {
         summary: "Maximum bytes per second.",
         detail: "The limit is for all workers of the command together. A backup reads no more of the cluster, before \
             compression, so it stores no more either. If the cluster is on another host, no more arrives from it. The \
-            other commands read no more of the repository, as it is stored. That of test-restore is for the restore and then \
+            other commands read no more of the repository, as it is stored and not as it comes through compress-level-network. That of test-restore is for the restore and then \
             for the WAL of the recovery; its checks read the copy on this host without a limit. That of archive-get is for one \
             process, of which PostgreSQL calls one after the other, or for the worker with archive-async. archive-push has no \
             limit, because a server whose archive is late runs out of space.",

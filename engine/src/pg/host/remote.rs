@@ -21,7 +21,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use protocol::storage::{FileInfoRequest, InfoAnswer, InfoLevel, ListAnswer, ListRequest};
 use protocol::{Call, Capability};
 use repo_format::cipher::KeyDigest;
 use repo_format::layout::RepoPath;
@@ -189,7 +189,7 @@ impl PgHost for RemoteHost {
 
     fn has_postmaster_pid(&self) -> Result<bool> {
         let path = format!("{}/postmaster.pid", self.path_text()?);
-        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
+        let request = FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.main()?.call(&Call::Info(request))?;
         Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
     }

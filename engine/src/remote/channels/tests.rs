@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::channel::{CHANNELS_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
 use protocol::copy::WorkerRequest;
 use protocol::filter::{Codec, Digest, Filter};
-use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ReadRequest, StorageFeatures};
+use protocol::storage::{FeaturesAnswer, FileInfoRequest, InfoAnswer, InfoLevel, ReadRequest, StorageFeatures};
 use protocol::{Call, Capabilities, Capability, Dialect, Offer, RequestMessage};
 
 use crate::remote::testing::{
@@ -31,7 +31,7 @@ fn open(connection: &Arc<Connection>) -> Arc<Connection> {
 }
 
 fn exists(connection: &Arc<Connection>, path: &std::path::Path) -> bool {
-    let request = InfoRequest { path: path.to_str().unwrap(), level: InfoLevel::Exists, follow_link: true };
+    let request = FileInfoRequest { path: path.to_str().unwrap(), level: InfoLevel::Exists, follow_link: true };
     let answer = connection.call(&Call::Info(request)).unwrap();
     InfoAnswer::decode(answer.data(), InfoLevel::Exists).unwrap().info.is_some()
 }
@@ -294,7 +294,7 @@ fn requests_beyond_the_room_of_a_channel_wait_for_more() {
         // Far more than the server takes without reading it
         let path = format!("{}/{}", dir.path().display(), "x".repeat(60 << 10));
         let count = 3 * WINDOW_BYTES as usize / path.len();
-        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
+        let request = FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let sent: Vec<_> = (0..count).map(|_| channel.send(&Call::Info(request), None).unwrap()).collect();
         // Such a name is too long for a file
         assert!(sent.into_iter().all(|answer| answer.wait().is_err_and(|error| error.code != ErrorCode::Format)));
@@ -406,7 +406,7 @@ fn cancel_of_a_channel_waited_for_the_blocked_write_of_another_one() {
     stall(&first, &stalls);
     let answer = cancelled.send(&Call::Noop, None).unwrap();
     let path = long_path(&dir);
-    let request = Call::Info(InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
+    let request = Call::Info(FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
     std::thread::scope(|scope| {
         let sends = scope.spawn(|| blocked.call(&request).map(drop));
         std::thread::sleep(Duration::from_millis(300));
@@ -429,7 +429,7 @@ fn channel_that_is_dropped_waits_for_no_other_one() {
     let (blocked, dropped) = (open(&first), open(&first));
     stall(&first, &stalls);
     let path = long_path(&dir);
-    let request = Call::Info(InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
+    let request = Call::Info(FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true });
     std::thread::scope(|scope| {
         let sends = scope.spawn(|| blocked.call(&request).map(drop));
         std::thread::sleep(Duration::from_millis(300));

@@ -88,9 +88,17 @@ fn damaged_file_of_format_6_is_not_replaced_by_its_copy_of_format_5_but_the_copy
     assert!(error.hints.iter().any(|hint| hint.contains("lacks cipher keys")), "{error}");
     assert_eq!(save_archive_info(&repo, &stanza(), &old).unwrap_err().code, ErrorCode::FileInvalid);
     assert_eq!(storage::get(&storage, &path, SIZE_MAX).unwrap(), Some(stored));
-    // Keys of the same format replace it
-    save_archive_info(&repo, &stanza(), &of_format_6()).unwrap();
-    load_archive_info_to_save(&repo, &stanza()).unwrap();
+    // Nor by a copy of the same format, which may lack its newest key
+    assert_eq!(load_archive_info_to_refresh(&repo, &stanza()).unwrap(), Some(old));
+    put_one(&repo, &layout::copy(&path), &of_format_6());
+    assert_eq!(load_archive_info_to_refresh(&repo, &stanza()).unwrap(), None);
+    let error = save_archive_info(&repo, &stanza(), &of_format_6()).unwrap_err();
+    assert!(error.message.contains("may have cipher keys that its copy lacks"), "{error}");
+    // A missing one has no keys
+    repo.storage.remove(&path).unwrap();
+    let copy = load_archive_info_to_refresh(&repo, &stanza()).unwrap().unwrap();
+    save_archive_info(&repo, &stanza(), &copy).unwrap();
+    assert_eq!(load_archive_info_to_save(&repo, &stanza()).unwrap(), copy);
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 use protocol::call::CallKind;
 use protocol::channel::{CHANNELS_MAX, FOLLOWING_MAX, FrameHeader, FrameKind, HEADER_BYTES};
 use protocol::options::{OptionValue, OptionsRequest};
-use protocol::storage::{InfoLevel, InfoRequest};
+use protocol::storage::{FileInfoRequest, InfoLevel};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, Offer};
 
 use super::super::memory::Usage;
 use super::super::{ServeMore, Served, ServedOptions, ServedStorage, Server};
-use super::Way;
+use super::ChannelsWay;
 use crate::work::thread::limit;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -191,7 +191,7 @@ fn requests_that_follow_the_offer_are_answered_before_there_are_frames() {
 #[test]
 fn error_of_a_request_that_follows_the_offer_is_its_answer_and_frames_come_all_the_same() {
     // Files of a directory that is not there
-    let info = InfoRequest { path: "/none/a", level: InfoLevel::Exists, follow_link: true };
+    let info = FileInfoRequest { path: "/none/a", level: InfoLevel::Exists, follow_link: true };
     let info = Call::Info(info).encode(2, Dialect::NEWEST).to_vec();
     let unknown = Call::Close(CallKind::StorageRead).encode(3, Dialect::NEWEST).to_vec();
     let (result, mut got) = serve_all_of([offer(1), unknown, data(0, &question(4)), exit()].concat());
@@ -340,7 +340,8 @@ impl Write for Fails {
 fn half_a_frame_was_continued_by_another_channel() {
     for left in [1, HEADER_BYTES, HEADER_BYTES + 3] {
         let (got, cancel) = (Got::default(), CancelToken::new());
-        let way = Way::new(Fails { left, got: got.clone() }, cancel.clone(), Usage::of_channels(), Duration::ZERO);
+        let way =
+            ChannelsWay::new(Fails { left, got: got.clone() }, cancel.clone(), Usage::of_channels(), Duration::ZERO);
         let send = |channel: u32| way.send(FrameHeader { kind: FrameKind::Data(4), channel }, &[IoSlice::new(&[9; 4])]);
         assert!(send(1).is_err() && send(2).is_err());
         way.close(1);
@@ -409,7 +410,7 @@ fn channel_without_a_thread_ended_all_others() {
 #[test]
 fn requests_of_channels_were_served_after_the_client_had_left() {
     let cancel = CancelToken::new();
-    let way = Way::new(Got::default(), cancel.clone(), Usage::of_channels(), Duration::ZERO);
+    let way = ChannelsWay::new(Got::default(), cancel.clone(), Usage::of_channels(), Duration::ZERO);
     let open = |channel| {
         let inbox = Arc::new(super::Inbox::default());
         inbox.push(vec![1]).unwrap();

@@ -16,12 +16,12 @@ use crate::storage::http::HttpSettings;
 
 /// A certificate and its key.
 #[derive(Clone, Copy)]
-pub(super) struct Identity {
+pub(super) struct ServerKeys {
     certificate: &'static str,
     key: &'static str,
 }
 
-impl Identity {
+impl ServerKeys {
     /// Performs the server's part of the handshake as the client's part arrives.
     pub(super) fn accept(self, connection: TcpStream) -> StreamOwned<ServerConnection, TcpStream> {
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
@@ -86,7 +86,7 @@ jhX4xwczPgWiAiBgtQnTcS+3mwWhcuHo1Hlb0b4nrbLqAxg5mZpe6Ry/FQ==\n\
 -----END CERTIFICATE-----\n\
 ";
 /// The certificate of the host `localhost` and its address.
-const STORE: Identity = Identity {
+const STORE: ServerKeys = ServerKeys {
     certificate: "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBmjCCAT+gAwIBAgIUKnUv209DMv5U4tI60MWaAv3ro/4wCgYIKoZIzj0EAwIw\n\
@@ -109,7 +109,7 @@ sOmiHJ+0EbsoUqg42kz3EHXTvpVssh72KG4U0Rrgoks/xp9zF6HwMoQk\n\
 ",
 };
 /// The certificate of the host `store.example.com`.
-const OTHER: Identity = Identity {
+const OTHER: ServerKeys = ServerKeys {
     certificate: "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBmzCCAUCgAwIBAgIUM2MBVvHJbOko1Q8wi9VrWKTmRrgwCgYIKoZIzj0EAwIw\n\

@@ -143,6 +143,10 @@ impl RepoStorage for PastStorage {
         self.refuse(path)
     }
 
+    fn remove_empty(&self, path: &RepoPath) -> Result<()> {
+        self.refuse(path)
+    }
+
     fn sync_path(&self, path: &RepoPath) -> Result<()> {
         self.refuse(path)
     }

@@ -1,6 +1,6 @@
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::Capabilities;
 use protocol::call::CallKind;
@@ -11,7 +11,12 @@ use repo_format::compress::{CompressType, Compression, Compressor, Decompressor}
 
 use super::write::{BLOCK_BYTES, RemoteWriter};
 use super::*;
+use crate::CancelToken;
 use crate::remote::testing::{Script, connect, connect_with_channels, serve_repository, thread_settings};
+use crate::storage::on_turn::OnTurn;
+use crate::storage::paced::Paced;
+use crate::throttle::{Pace, RATE_MIN, RateLimit};
+use crate::work::turn::Slots;
 
 /// A storage whose server fails at the block with this number. What it is asked for arrives at the receiver.
 fn storage(capabilities: Option<Capabilities>, fails_at: usize) -> (RemoteStorage, Receiver<&'static str>) {
@@ -159,9 +164,9 @@ fn file_that_compresses_is_compressed_on_its_way() {
     }
 }
 
-/// Reads a file whose bytes come compressed, and of which at most `limit` bytes were asked for.
-fn read(content: Vec<u8>, limit: Option<u64>) -> io::Result<Vec<u8>> {
-    let storage = compressing(move |script| {
+/// A storage whose server has files with this content and is asked only to compress them.
+fn compressed(content: Vec<u8>) -> RemoteStorage {
+    compressing(move |script| {
         while let Some(call) = script.read() {
             let Call::ReadOpen(request) = call else { break };
             let lz4 = CompressFilter { codec: Codec::Lz4, level: 1, is_raw: true };
@@ -174,12 +179,33 @@ fn read(content: Vec<u8>, limit: Option<u64>) -> io::Result<Vec<u8>> {
             let chunk = Chunk { data: &bytes, results: Some(Vec::new()) };
             script.close(Some(ReadAnswer::Chunk(chunk).encode()));
         }
-    });
+    })
+}
+
+/// Reads a file whose bytes come compressed, and of which at most `limit` bytes were asked for.
+fn read(content: Vec<u8>, limit: Option<u64>) -> io::Result<Vec<u8>> {
+    read_from(&compressed(content), limit)
+}
+
+fn read_from(storage: &dyn RepoStorage, limit: Option<u64>) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     let view = storage.compressing_reads().unwrap();
     let range = ReadRange { offset: 3, limit };
     let reader = view.begin_read(&RepoPath::new("file").unwrap(), range).wait().unwrap();
     reader.unwrap().read_to_end(&mut plain).map(|_| plain)
+}
+
+#[test]
+fn limit_of_the_rate_does_not_turn_off_the_compression_on_the_way() {
+    let content = vec![7; 300_000];
+    let storage = || Arc::new(compressed(content.clone())) as Arc<dyn RepoStorage>;
+    let pace = Pace::new(Arc::new(RateLimit::new(Some(RATE_MIN))));
+    let paced = Paced::wrap(storage(), &pace, &CancelToken::new());
+    let begun = Instant::now();
+    assert!(read_from(&*paced, None).unwrap() == content);
+    assert!(begun.elapsed() > Duration::from_millis(200), "{:?}", begun.elapsed());
+    let on_turn = OnTurn::new(storage(), &Slots::new(1).turn());
+    assert!(read_from(&on_turn, None).unwrap() == content);
 }
 
 #[test]

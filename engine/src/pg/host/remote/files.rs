@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use protocol::Call;
 use protocol::storage::{
-    FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, InfoRequest, ListAnswer, ListRequest, OwnerInfo,
+    FileInfoRequest, FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, ListAnswer, ListRequest, OwnerInfo,
 };
 
 use crate::pg::data_dir::files::{Attributes, DirEntry, OwnerNames, PgFiles};
@@ -67,7 +67,7 @@ impl RemoteFiles {
     }
 
     fn ask_info(&self, path: &str, follow_link: bool) -> Result<PendingAnswer> {
-        self.connection.send(&Call::Info(InfoRequest { path, level: InfoLevel::Detail, follow_link }), None)
+        self.connection.send(&Call::Info(FileInfoRequest { path, level: InfoLevel::Detail, follow_link }), None)
     }
 
     fn ask(&self, path: &str) -> Result<PendingAnswer> {

@@ -8,7 +8,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest};
+use protocol::storage::{FileInfoRequest, InfoAnswer, InfoLevel};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Decompressor};
@@ -130,7 +130,7 @@ impl<'a> RemoteWorker<'a> {
 
     fn exists(&self, file: &CopyFile) -> Result<bool> {
         let path = self.path(file);
-        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
+        let request = FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.encoder.turn.waiting(|| self.connection.call(&Call::Info(request)))?;
         Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
     }
