@@ -21,10 +21,11 @@ use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
 const FILE_MODE: u32 = 0o640;
-/// Bytes that are written with one request, which is what pgBackRest uses by default.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that are written with one request. The server keeps the largest request of each channel in memory, so this is
+/// less than the megabyte that pgBackRest uses by default.
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks of a file that are sent before the first answer is read.
-const BLOCKS_AHEAD_MAX: usize = 4;
+const BLOCKS_AHEAD_MAX: usize = 16;
 /// How long to wait until the server has dropped a file that is not complete.
 const DROPPED_WAIT: Duration = Duration::from_secs(30);
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
