@@ -5,10 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use protocol::storage::{FeaturesAnswer, InfoLevel, ListRequest, StorageFeatures};
+use protocol::storage::{FeaturesAnswer, PathRemoveRequest, StorageFeatures};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
-use super::testing::{Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data};
+use super::testing::{
+    Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data, serve_repository,
+};
 use crate::ErrorCode;
 
 /// A list with capabilities of other versions.
@@ -46,16 +48,19 @@ fn two_sides_of_this_version_agree_on_everything() {
 fn warning_of_the_server_is_one_of_the_command_here() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
+    std::fs::create_dir_all(path.join("archive/demo")).unwrap();
+    let link = path.join("archive/demo/15-1");
+    std::os::unix::fs::symlink("/etc", &link).unwrap();
     let (_, warnings) = crate::log::collect_warnings(|| {
-        let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
-        // The server warns of an attempt to leave its area
-        let request = ListRequest { path: "/etc", level: InfoLevel::Exists, target_time: 0 };
-        assert!(connection.call(&Call::List(request)).is_err());
+        let connection = connect(move |stream| serve_repository(stream, &path).unwrap()).unwrap();
+        // The server warns of what it does not remove
+        let request = PathRemoveRequest { path: link.to_str().unwrap(), recurse: true };
+        connection.call(&Call::PathRemove(request)).unwrap();
         connection.call(&Call::Noop).unwrap();
     });
     assert_eq!(warnings.total, 1);
-    let expected = "raised from remote-1 ssh protocol on 'far': access to '/etc' denied: ";
-    assert!(warnings.texts[0].starts_with(expected), "{}", warnings.texts[0]);
+    let expected = format!("raised from remote-1 ssh protocol on 'far': path '{}' is a link: ", link.display());
+    assert!(warnings.texts[0].starts_with(&expected), "{}", warnings.texts[0]);
 }
 
 #[test]
