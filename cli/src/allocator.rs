@@ -20,3 +20,22 @@ pub fn give_back_large_buffers() {
 /// Other allocators return memory as they should.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back_large_buffers() {}
+
+/// The arenas of a process that serves other hosts.
+#[cfg(target_env = "gnu")]
+const SERVING_ARENAS: i32 = 2;
+
+/// Has the threads of a process that serves other hosts share the memory that they free. They mostly wait, one for each
+/// channel, and glibc would keep an arena for each.
+#[cfg(target_env = "gnu")]
+pub(crate) fn share_freed_memory() {
+    // SAFETY: sets a number inside the allocator, under the allocator's own lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, SERVING_ARENAS);
+    }
+}
+
+/// Other allocators share it as they should.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn share_freed_memory() {}

@@ -145,6 +145,10 @@ fn client_cannot_name_other_places_than_the_configuration_of_the_host() {
     hosts.rbr(&["verify", "--reset-repo1-path"]).fails(105).says("is not the 'repo1-path' of this host");
     // A client that does not name a configuration gets the server's
     hosts.rbr(&["info", "--reset-repo1-host-config"]).success().says("status: error (no valid backups)");
+    // The log of the server has what was denied, and the client is told once
+    let denied = "backup/other' denied: it is not of stanza 'demo'";
+    hosts.rbr(&["repo-ls", "backup/other"]).fails(105).says(denied).never_says("WARN");
+    logged(&hosts, denied, 0);
 }
 
 #[test]

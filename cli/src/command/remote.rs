@@ -3,6 +3,7 @@
 use engine::Result;
 use engine::serve::{Server, end_with_client};
 
+use crate::allocator::share_freed_memory;
 use crate::config::Config;
 use crate::exit::ExitStatus;
 use crate::{cancel_token, serve};
@@ -12,6 +13,7 @@ use crate::{cancel_token, serve};
 /// # Errors
 /// Those of [`serve::served`] and [`Server::serve`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    share_freed_memory();
     let served = serve::served(config, cancel_token())?;
     let (input, output) = serve::standard_streams(config)?;
     end_with_client(cancel_token().clone())?;

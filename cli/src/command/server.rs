@@ -2,6 +2,7 @@
 
 use engine::Result;
 
+use crate::allocator::share_freed_memory;
 use crate::config::Config;
 use crate::{ExitStatus, server};
 
@@ -10,5 +11,6 @@ use crate::{ExitStatus, server};
 /// # Errors
 /// Those of [`server::run`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    share_freed_memory();
     server::run(config)
 }

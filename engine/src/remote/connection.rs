@@ -69,10 +69,15 @@ impl PendingAnswer {
         self.connection.receive(&self.reply, None)
     }
 
-    /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection.
-    pub(crate) fn finish_within(self, limit: Duration) {
-        if let Err(RecvTimeoutError::Timeout) = self.reply.recv_timeout(limit) {
-            let _ = self.connection.silent(RecvTimeoutError::Timeout);
+    /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection. Returns
+    /// whether it has answered.
+    pub(crate) fn answers_within(self, limit: Duration) -> bool {
+        match self.reply.recv_timeout(limit) {
+            Ok(reply) => reply.is_ok(),
+            Err(error) => {
+                let _ = self.connection.silent(error);
+                false
+            }
         }
     }
 
@@ -393,6 +398,11 @@ impl Connection {
         let end = End::of(end);
         self.end(&end);
         end.to_error()
+    }
+
+    /// Ends the connection at once with this error.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.end(&End { code: error.code, message: format!("{}: {}", self.name, error.message), hints: Vec::new() });
     }
 
     /// Ends the connection as after a silence.

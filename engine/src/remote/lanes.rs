@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::shared::lock;
 use super::{Carriers, Connection, RemoteSettings};
-use crate::Result;
+use crate::{Error, Result};
 
 /// The most connections. More requests at a time do not make a disk faster.
 const LANES_MAX: usize = 32;
@@ -60,13 +60,19 @@ impl Lane {
     }
 }
 
-/// The use of a connection for one file.
-pub(crate) struct LaneUse(Lane);
+/// The use of a connection for one file, and the connection of the command itself.
+pub(crate) struct LaneUse(Lane, Arc<Connection>);
 
 impl LaneUse {
     /// The connection.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.0.connection
+    }
+
+    /// Ends this connection and that of the command itself, so that nothing more is done on the host.
+    pub(crate) fn give_up(&self, error: &Error) {
+        self.0.connection.fail(error);
+        self.1.fail(error);
     }
 }
 
@@ -106,7 +112,7 @@ impl Lanes {
         more.lanes.retain(|lane| !lane.connection.has_ended());
         let first = (work == Work::Files).then_some(&self.first);
         let least = first.into_iter().chain(&more.lanes).min_by_key(|lane| lane.users());
-        let (least, has_any) = (LaneUse(least.unwrap_or(&self.first).clone()), least.is_some());
+        let (least, has_any) = (self.used(least.unwrap_or(&self.first)), least.is_some());
         let is_last = more.has_failed || (work == Work::Files && more.has_no_channels);
         // The clone here counts, too
         if (has_any && least.0.users() <= 1) || more.is_opening || is_last || more.begun + 1 >= most {
@@ -120,8 +126,9 @@ impl Lanes {
         more.is_opening = false;
         match opened {
             Ok(Some(lane)) => {
-                more.lanes.push(lane.clone());
-                Ok(LaneUse(lane))
+                let used = self.used(&lane);
+                more.lanes.push(lane);
+                Ok(used)
             }
             Ok(None) => {
                 more.begun -= 1;
@@ -135,6 +142,10 @@ impl Lanes {
                 Ok(least)
             }
         }
+    }
+
+    fn used(&self, lane: &Lane) -> LaneUse {
+        LaneUse(lane.clone(), Arc::clone(&self.first.connection))
     }
 
     fn open(&self, number: usize, work: Work) -> Result<Option<Lane>> {

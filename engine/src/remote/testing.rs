@@ -17,7 +17,8 @@ use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, Offer, Pa
 use super::connection::Beginning;
 use super::link::{Link, Opened};
 use super::{Connection, RemoteSettings, SshSettings, Way};
-use crate::serve::{ServeMore, Served, ServedOptions, ServedStorage, Server};
+use crate::serve::{RepositoryKind, ServeMore, Served, ServedOptions, ServedRepository, ServedStorage, Server};
+use crate::storage::posix::PosixSettings;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 struct SocketLink(UnixStream);
@@ -133,6 +134,22 @@ pub(crate) fn serve_data_over(
     });
     served.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
     Server::greet(streams.0, streams.1)?.serve(served)
+}
+
+fn served_repository(path: &Path, cancel: &CancelToken) -> Served {
+    let storage = Box::new(PosixSettings { path: path.to_owned(), symlinks: true });
+    let (kind, path) = (RepositoryKind::Posix, path.to_str().unwrap().to_owned());
+    let repository = ServedRepository { storage, path, kind, stanza: None };
+    Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), cancel.clone())
+}
+
+/// Serves a repository.
+pub(crate) fn serve_repository(stream: UnixStream, path: &Path) -> Result<()> {
+    let mut served = served_repository(path, &CancelToken::new());
+    let path = path.to_owned();
+    let serve = Box::new(move |cancel: &CancelToken| Ok(served_repository(&path, cancel)));
+    served.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    Server::greet(stream.try_clone().unwrap(), stream)?.serve(served)
 }
 
 /// A server that answers as the test says.

@@ -19,10 +19,11 @@ use crate::{Error, ErrorCode, Result, Stanza};
 /// The directories of a repository that have one directory for each stanza.
 const STANZA_PARENTS: [&str; 3] = [layout::ARCHIVE, layout::BACKUP, layout::PROOF];
 
-/// Returns the error for a path out of reach, and logs it.
+/// Returns the error for a path out of reach, and logs it. As an error, because a process that serves prints nothing
+/// less, and because warnings are passed on to the client, who gets the error anyway.
 pub(super) fn refuse(path: &str, why: &str) -> Error {
     let text = format!("access to '{path}' denied: {why}");
-    crate::warn!("{text}");
+    crate::error!(ErrorCode::Access, "{text}");
     Error::new(ErrorCode::Access, text)
 }
 

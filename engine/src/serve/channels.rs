@@ -236,7 +236,7 @@ pub(super) fn serve<'w>(
         lock(&way.open).insert(0, Open { inbox: Arc::clone(&inbox), cancel: way.cancel.clone() });
         let first = start(scope, "channel-0", move || {
             let (input, output) = way.streams(0, &inbox, &way.cancel);
-            let result = thread::caught(|| Server::over(input, output).serve_all(handlers));
+            let result = thread::caught(|| Server::of_channel(input, output).serve_all(handlers));
             // Ends this side's reading, and what other channels do
             result.as_ref().err().inspect(|error| way.fail(error));
             way.close(0);
@@ -277,7 +277,7 @@ fn serve_channel<W: Write + Send>(
     cancel: &CancelToken,
 ) -> Result<()> {
     let served = thread::caught(|| (more.serve)(cancel));
-    let mut server = Server::greet(streams.0, streams.1)?;
+    let mut server = Server::greet_channel(streams.0, streams.1)?;
     match served {
         Ok(served) => server.serve(Served { usage: way.usage.clone(), ..served }),
         Err(error) => {

@@ -24,8 +24,10 @@ use crate::{Error, ErrorCode, Result};
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The largest request before the client is known, in bytes.
 const COMMAND_LINE_BYTES_MAX: usize = 1 << 20;
-/// The size of the buffer between the input and messages.
+/// The size of the buffer between a stream and messages.
 const BUFFER_BYTES: usize = 256 << 10;
+/// The size of the buffer between frames, which are in memory already, and messages.
+const CHANNEL_BUFFER_BYTES: usize = 8 << 10;
 
 /// The server's side of a connection, over a pair of byte streams.
 ///
@@ -44,9 +46,13 @@ pub struct Server<R, W> {
 }
 
 impl<R: Read, W: Write + Send> Server<R, W> {
-    /// A server that has greeted.
-    pub(super) fn over(input: R, output: W) -> Self {
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
+    /// A server for a channel that goes on after the first requests of its connection.
+    pub(super) fn of_channel(input: R, output: W) -> Self {
+        Self::over(input, output, CHANNEL_BUFFER_BYTES)
+    }
+
+    fn over(input: R, output: W, buffer_bytes: usize) -> Self {
+        let input = BufReader::with_capacity(buffer_bytes, input);
         let (message, warned) = (Vec::new(), WarningInbox::default());
         Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned }
     }
@@ -56,11 +62,22 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     /// # Errors
     /// [`ErrorCode::FileWrite`]
     pub fn greet(input: R, output: W) -> Result<Self> {
-        let mut server = Self::over(input, output);
-        let line = greeting::encode(Service::Remote, server.dialect);
-        let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
+        Self::over(input, output, BUFFER_BYTES).greeted()
+    }
+
+    /// Sends the greeting on a channel.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`]
+    pub(super) fn greet_channel(input: R, output: W) -> Result<Self> {
+        Self::of_channel(input, output).greeted()
+    }
+
+    fn greeted(mut self) -> Result<Self> {
+        let line = greeting::encode(Service::Remote, self.dialect);
+        let written = self.output.write_all(line.as_bytes()).and_then(|()| self.output.flush());
         written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
-        Ok(server)
+        Ok(self)
     }
 
     /// Answers a client that only looks whether the server is there: one request that does nothing.

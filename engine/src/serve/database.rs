@@ -41,7 +41,7 @@ impl DatabaseSession {
     pub(super) fn open(settings: Option<&PgSettings>, usage: &Usage, cancel: &CancelToken) -> Result<Self> {
         let seat = usage.databases.take(SESSIONS_MAX, "sessions with PostgreSQL")?;
         let settings = settings.ok_or_else(|| {
-            crate::warn!("connection to PostgreSQL denied: the client asked for a repository");
+            crate::error!(ErrorCode::Access, "connection to PostgreSQL denied: the client asked for a repository");
             Error::new(ErrorCode::Access, "connection to PostgreSQL denied: the client asked for a repository")
         })?;
         let mut client = PgClient::connect(settings, cancel)?;
@@ -58,7 +58,7 @@ impl DatabaseSession {
     pub(super) fn query(&mut self, request: &QueryRequest<'_>) -> Result<PackWriter<'static>> {
         let sql = request.sql;
         if !is_for_clients(sql) {
-            crate::warn!("statement denied: {sql}");
+            crate::error!(ErrorCode::Access, "statement denied: {sql}");
             return Err(Error::new(ErrorCode::Access, format!("statement '{sql}' denied")));
         }
         answer(&self.client.query_typed(sql)?, request)

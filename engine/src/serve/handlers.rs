@@ -106,12 +106,6 @@ impl Handlers {
         command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
     }
 
-    /// The workers of the connection.
-    #[cfg(test)]
-    pub(super) fn workers(&self) -> &Workers {
-        &self.workers
-    }
-
     /// What the connection uses.
     pub(super) fn usage(&self) -> &Usage {
         &self.served.usage

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use protocol::channel::CHANNELS_MAX;
 
+use crate::work::turn::Slots;
 use crate::{Error, ErrorCode, Result};
 
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
@@ -28,6 +29,9 @@ pub(super) struct Usage {
     pub(super) databases: Seats,
     /// Workers that run.
     pub(super) workers: Seats,
+    /// The right of workers to compute. Each channel with workers adds one, because a client has as many channels as its
+    /// processes may compute; any worker may use it, whichever channel has the longest jobs.
+    pub(super) slots: Arc<Slots>,
 }
 
 impl Usage {
@@ -44,7 +48,8 @@ impl Usage {
     fn with_memory(bytes_max: u64) -> Self {
         let grown = Grown::default();
         let memory = UsedMemory { bytes: Arc::default(), grown: grown.clone(), bytes_max };
-        Usage { memory, grown, sessions: Seats::default(), databases: Seats::default(), workers: Seats::default() }
+        let (sessions, databases, workers) = (Seats::default(), Seats::default(), Seats::default());
+        Usage { memory, grown, sessions, databases, workers, slots: Slots::none() }
     }
 
     /// A connection that may use so many bytes.

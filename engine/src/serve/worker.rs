@@ -7,11 +7,12 @@
 mod convert;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use protocol::channel::CHANNELS_MAX;
 use protocol::copy::{JobChunk, JobEnd, JobRequest, WorkerRequest};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
@@ -25,31 +26,25 @@ use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CodecPool, CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
 use crate::progress::{BytesUnderWay, JobProgress};
-use crate::work::turn::{Slots, Turn};
+use crate::storage::Concurrency;
+use crate::work::turn::{AddedSlot, Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most workers of a connection, with those that are about to end.
-const WORKERS_MAX: usize = 32;
-/// The most files that the workers of a connection encode at a time: one that waits for the client, and one that does not.
-const CODECS_MAX: usize = 2;
+const WORKERS_MAX: usize = 2 * CHANNELS_MAX * Concurrency::SERVER.jobs_per_worker as usize;
 /// Pieces of a job that wait for the client.
 const PIECES_WAITING_MAX: usize = 2;
 /// How long an answer waits for a worker that makes nothing. The client asks again, so it hears that this side is at work,
 /// and other workers get their turn.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The workers of a connection.
+/// The workers of a channel.
+#[derive(Default)]
 pub(super) struct Workers {
-    /// The right to compute.
-    slots: Arc<Slots>,
-    codecs: Arc<CodecPool>,
-}
-
-impl Default for Workers {
-    fn default() -> Self {
-        let codecs = Arc::new(CodecPool::new(CODECS_MAX).sparing_memory());
-        Workers { slots: Slots::new(1), codecs }
-    }
+    /// The right of one of them to compute, from the first one on.
+    slot: OnceLock<AddedSlot>,
+    /// They end with the workers that use them.
+    codecs: Mutex<Weak<CodecPool>>,
 }
 
 /// A job, with the block maps that its files continue, by name.
@@ -120,6 +115,17 @@ impl Drop for WorkerSession {
 }
 
 impl Workers {
+    /// Returns the codecs of the workers. None waits for another's: the client asks for the next part of a job, and would wait
+    /// for nothing while a job can't begin.
+    fn codecs(&self) -> Arc<CodecPool> {
+        let mut kept = self.codecs.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.upgrade().unwrap_or_else(|| {
+            let codecs = Arc::new(CodecPool::new(usize::MAX).sparing_memory());
+            *kept = Arc::downgrade(&codecs);
+            codecs
+        })
+    }
+
     /// Starts a worker.
     ///
     /// # Errors
@@ -133,13 +139,14 @@ impl Workers {
         cancel: &CancelToken,
     ) -> Result<WorkerSession> {
         let memory = usage.memory.count(convert::worker_memory_bytes(request)?)?;
-        let (rules, version_force) = (convert::rules(request, Arc::clone(&self.codecs))?, convert::version(request)?);
+        let (rules, version_force) = (convert::rules(request, self.codecs())?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
         let counted = (usage.workers.take(WORKERS_MAX, "workers")?, memory);
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
-        let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
+        self.slot.get_or_init(|| usage.slots.add());
+        let (slots, cancel) = (Arc::clone(&usage.slots), cancel.child());
         let warnings = Inherited::from_this_thread();
         let under_way = BytesUnderWay::default();
         let line = Line {

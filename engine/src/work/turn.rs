@@ -26,6 +26,8 @@ struct State {
     /// Helpers of computing threads. They never keep a thread from its slot, so for a short time more threads than the
     /// limit may compute.
     borrowed: usize,
+    /// Slots in use that end when they are released.
+    ending: usize,
     /// The number of pieces of work begun so far.
     begun: u64,
     waiting: BTreeMap<Position, Arc<Waiter>>,
@@ -69,6 +71,18 @@ impl Slots {
     pub fn new(count: u32) -> Arc<Self> {
         let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
         Arc::new(Slots(Mutex::new(State { count, free: count, ..State::default() })))
+    }
+
+    /// Creates no slots. Each [`AddedSlot`] is one.
+    pub fn none() -> Arc<Self> {
+        Arc::new(Slots(Mutex::default()))
+    }
+
+    /// Adds a slot until the returned value is dropped.
+    pub fn add(self: &Arc<Self>) -> AddedSlot {
+        self.state().count += 1;
+        self.give_back();
+        AddedSlot(Arc::clone(self))
     }
 
     /// Creates the turn of the current thread, which does not compute yet.
@@ -137,6 +151,10 @@ impl Slots {
 impl State {
     /// Frees a slot. Returns the thread that gets it, if one does.
     fn release(&mut self) -> Option<Arc<Waiter>> {
+        if self.ending > 0 {
+            self.ending -= 1;
+            return None;
+        }
         let owed = self.owed > 0;
         match self.waiting.first_entry() {
             Some(first) if !owed || !first.key().long => return Some(first.remove()),
@@ -144,6 +162,21 @@ impl State {
             _ => self.free += 1,
         }
         None
+    }
+}
+
+/// A slot that was added. Dropping this ends it, at once or when the thread that has it releases it.
+#[derive(Debug)]
+pub(crate) struct AddedSlot(Arc<Slots>);
+
+impl Drop for AddedSlot {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.count -= 1;
+        match state.free.checked_sub(1) {
+            Some(free) => state.free = free,
+            None => state.ending += 1,
+        }
     }
 }
 
@@ -312,6 +345,28 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    #[test]
+    fn slots_that_are_added_are_used_and_end_with_their_owners() {
+        let slots = Slots::none();
+        let (first, second) = (slots.add(), slots.add());
+        assert_eq!(slots.free(), 2);
+        slots.turn().run(|| {
+            drop(first);
+            assert_eq!(slots.free(), 0);
+            // Nobody may go on with the slot that is in use
+            drop(second);
+        });
+        assert_eq!((slots.free(), slots.state().count), (0, 0));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| slots.turn().run(|| 7));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!waits.is_finished());
+            let _third = slots.add();
+            assert_eq!(waits.join().unwrap(), 7);
+        });
+        assert_eq!(slots.free(), 0);
+    }
 
     #[test]
     fn no_more_threads_compute_than_there_are_slots() {

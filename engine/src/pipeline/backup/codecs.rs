@@ -28,6 +28,8 @@ struct State {
 /// The codecs of all threads that copy by the same rules.
 pub struct CodecPool {
     max: usize,
+    /// Those that are kept while no thread has them.
+    kept_max: usize,
     spares_memory: bool,
     state: Mutex<State>,
     given_back: Condvar,
@@ -36,14 +38,22 @@ pub struct CodecPool {
 impl CodecPool {
     /// Codecs for this number of files at a time.
     pub(crate) fn new(max: usize) -> Self {
-        CodecPool { max: max.max(1), spares_memory: false, state: Mutex::default(), given_back: Condvar::new() }
+        let (state, given_back) = (Mutex::default(), Condvar::new());
+        CodecPool { max: max.max(1), kept_max: usize::MAX, spares_memory: false, state, given_back }
     }
 
-    /// Each thread keeps no more codecs than [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
+    /// Codecs for one file are kept while no thread has them, and no more than
+    /// [`spared_codecs_bytes_max`](super::spared_codecs_bytes_max) says.
     #[must_use]
     pub(crate) fn sparing_memory(mut self) -> Self {
-        self.spares_memory = true;
+        (self.kept_max, self.spares_memory) = (1, true);
         self
+    }
+
+    /// The number that no thread has.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.state().free.len()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +117,10 @@ impl Place<'_> {
     /// Gives codecs back after a complete file.
     pub(super) fn give_back(self, mut codecs: Codecs) {
         codecs.encoders.compute_in(&Turn::FREE);
-        self.0.state().free.push(codecs);
+        let mut state = self.0.state();
+        if state.free.len() < self.0.kept_max {
+            state.free.push(codecs);
+        }
     }
 }
 

@@ -121,6 +121,11 @@ impl<'a> FileEncoder<'a> {
         let FileEncoder { rules, turn, sink, .. } = self;
         let (place, mut codecs) = rules.codecs.take(rules, turn);
         let Codecs { encoders, read_buffer } = &mut codecs;
+        // Not before the thread can use them
+        let _helpers = (open.job.threads > 1).then(|| {
+            crate::debug!("{} threads compress '{}'", open.job.threads, file.name);
+            turn.reserve(open.job.threads - 1)
+        });
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
         let transform = match &file.block {
             Some(block) => {
@@ -148,7 +153,9 @@ impl<'a> FileEncoder<'a> {
                 open.store.map_grows(paid / u64::from(block.block_size.max(1)))?;
             }
             turn.give_way();
-            if sink.file_pending().len() >= rules.compare_buffer_bytes {
+            // What is kept to find out that the file did not change need not be kept any more once some of it is written
+            let kept = if sink.may_drop_file() { rules.compare_buffer_bytes } else { WRITE_BUFFER_BYTES };
+            if sink.file_pending().len() >= kept {
                 sink.flush(open.store)?;
             }
         }

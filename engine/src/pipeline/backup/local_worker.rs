@@ -93,11 +93,6 @@ impl CopyWorker for LocalWorker<'_> {
         if job.is_long() {
             turn.takes_long();
         }
-        let _helpers = (job.threads > 1).then(|| {
-            let name = job.files.first().map_or("", |file| &file.name);
-            crate::debug!("{} threads compress '{name}'", job.threads);
-            turn.reserve(job.threads - 1)
-        });
         self.encoder.sink.begin_job();
         let mut open = OpenJob::new(job, store, cancel);
         let results = job.files.iter().map(|file| self.file(&mut open, file)).collect::<Result<_>>()?;

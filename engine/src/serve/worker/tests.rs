@@ -231,9 +231,11 @@ fn memory_and_number_of_workers_have_limits() {
     assert_eq!(code(begin(1, costly())), None);
     assert_eq!(code(begin(2, costly())), None);
     assert_eq!(code(begin(3, costly())), Some(ErrorCode::Memory));
-    let more = (3..).take(WORKERS_MAX - 2);
-    more.for_each(|session| begin(session, worker()).unwrap());
-    assert_eq!(code(begin(1000, worker())), Some(ErrorCode::Access));
+    let (workers, usage) = (Workers::default(), Usage::of_channels());
+    let begin = || workers.begin(&worker(), DataDir::new(dir.path()), &usage, &CancelToken::new());
+    let all: Vec<_> = (0..WORKERS_MAX).map(|_| begin().unwrap()).collect();
+    assert_eq!(code(begin()), Some(ErrorCode::Access));
+    drop(all);
 }
 
 #[test]
@@ -249,11 +251,47 @@ fn worker_of_which_nothing_is_taken_waits_and_ends_with_its_session() {
     let mut block = vec![0; BLOCK_BYTES];
     assert_eq!(worker.next(&mut block, &CancelToken::new()).unwrap().size, BLOCK_BYTES);
     // While it waits, another may compute
-    workers.slots.turn().run(|| ());
+    usage.slots.turn().run(|| ());
     drop(worker);
     while usage.workers.taken() > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+#[test]
+fn long_jobs_of_one_channel_computed_one_after_the_other_while_another_channel_had_nothing_to_do() {
+    let usage = usage();
+    let channels = [Workers::default(), Workers::default()];
+    let begun = channels.each_ref().map(|workers| {
+        let dir = DataDir::new("/");
+        [0; 2].map(|_| workers.begin(&worker(), dir.clone(), &usage, &CancelToken::new()).unwrap())
+    });
+    assert_eq!(usage.slots.free(), 2);
+    drop(begun);
+    let [first, second] = channels;
+    drop(first);
+    assert_eq!(usage.slots.free(), 1);
+    drop(second);
+    assert_eq!(usage.slots.free(), 0);
+}
+
+#[test]
+fn jobs_of_a_channel_waited_for_the_codecs_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
+    let (workers, usage) = (Workers::default(), usage());
+    let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
+    let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
+    let begin = || workers.begin(&worker(), DataDir::new(dir.path()), &usage, &CancelToken::new()).unwrap();
+    let mut all: Vec<_> = (0..8).map(|_| begin()).collect();
+    all.iter_mut().for_each(|one| one.begin(&job, &files, &usage).unwrap());
+    let mut block = vec![0; BLOCK_BYTES];
+    // Nothing is taken of those before, so they have not come to their end
+    for one in &mut all {
+        assert_eq!(one.next(&mut block, &CancelToken::new()).unwrap().size, BLOCK_BYTES);
+    }
+    drop(all);
+    assert_eq!(workers.codecs().kept(), 0, "codecs end with the workers");
 }
 
 #[test]
@@ -281,10 +319,10 @@ fn memory_of_a_cancelled_worker_counted_as_free_while_its_thread_had_it() {
     let (_dir, mut handlers) = with_file(64 << 20);
     let costly = || WorkerRequest { compression: Some((Codec::Zst, 21)), ..worker() };
     // Its thread waits for the only slot with what it has
-    let slots = Arc::clone(&handlers.workers().slots);
+    let slots = Arc::clone(&handlers.usage().slots);
     let turn = slots.turn();
+    open(&mut handlers, costly());
     turn.run(|| {
-        open(&mut handlers, costly());
         let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };
         assert_eq!(ask(&mut handlers, &Call::JobBegin(job)).unwrap(), (Vec::new(), None), "it says that it is at work");
         handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
@@ -313,7 +351,7 @@ fn worker_was_counted_with_one_codec_although_it_had_three() {
 #[test]
 fn silent_worker_did_not_let_others_answer() {
     let (_dir, mut handlers) = with_file(10);
-    let slots = Arc::clone(&handlers.workers().slots);
+    let slots = Arc::clone(&handlers.usage().slots);
     let turn = slots.turn();
     open(&mut handlers, worker());
     turn.run(|| {

@@ -9,10 +9,10 @@ use protocol::storage::{Chunk, ReadAnswer, WriteAnswer};
 use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
 
-use super::write::BLOCK_BYTES;
+use super::write::{BLOCK_BYTES, RemoteWriter};
 use super::*;
 use crate::CancelToken;
-use crate::remote::testing::{Script, connect};
+use crate::remote::testing::{Script, connect, connect_with_channels, serve_repository, thread_settings};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::paced::Paced;
 use crate::throttle::{Pace, RATE_MIN, RateLimit};
@@ -218,4 +218,45 @@ fn file_that_comes_compressed_is_decompressed_up_to_what_was_asked_for() {
     assert!(read(hard.clone(), Some(300_000)).unwrap() == hard);
     let error = Error::from_io(ErrorCode::FileRead, "read", read(content, Some(2_999_999)).unwrap_err());
     assert!(error.to_string().contains("more bytes than it was asked for"), "{error}");
+}
+
+/// A repository in this directory, whose host has channels.
+fn with_channels(dir: &std::path::Path) -> RemoteStorage {
+    let path = dir.to_owned();
+    let connection = connect_with_channels(move |stream| drop(serve_repository(stream, &path))).unwrap();
+    let features = Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: false };
+    let (lanes, root) = (Lanes::new(connection, vec![thread_settings(); 5]), dir.to_str().unwrap().to_owned());
+    RemoteStorage { lanes: Arc::new(lanes), root, features, network_level: None, compresses_reads: false }
+}
+
+/// Begins to write a file, which the writer does not finish.
+fn abandon(storage: &RemoteStorage, name: &str, wait: Duration) {
+    let path = storage.absolute(&RepoPath::new(name).unwrap());
+    let mut writer = RemoteWriter::new(storage.lanes.take().unwrap(), path, WriteOptions::IN_PLACE, None);
+    writer.dropped_wait = wait;
+    writer.write_all(&vec![7; 2 * BLOCK_BYTES]).unwrap();
+}
+
+#[test]
+fn file_that_the_host_may_still_write_was_written_again_over_another_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let stuck = dir.path().join("stuck");
+    // Opening it for writing takes as long as nobody reads
+    rustix::fs::mknodat(rustix::fs::CWD, &stuck, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for is_first in [true, false] {
+        let storage = with_channels(dir.path());
+        let held = (!is_first).then(|| storage.lanes.take().unwrap());
+        // One that is dropped in time changes nothing
+        abandon(&storage, "file", Duration::from_secs(30));
+        assert!(storage.list(&RepoPath::new("").unwrap()).is_ok());
+        abandon(&storage, "stuck", Duration::from_millis(100));
+        let error = storage.write(&RepoPath::new("file").unwrap(), WriteOptions::IN_PLACE).err().unwrap();
+        let is_silence = error.message.starts_with("timeout after");
+        assert!(is_silence || error.message.ends_with("/stuck'"), "{error}");
+        assert!(storage.list(&RepoPath::new("").unwrap()).is_err());
+        drop((held, storage));
+        // The server goes on
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        drop(rustix::fs::open(&stuck, flags, rustix::fs::Mode::empty()).unwrap());
+    }
 }

@@ -21,10 +21,11 @@ use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
 const FILE_MODE: u32 = 0o640;
-/// Bytes that are written with one request, which is what pgBackRest uses by default.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes that are written with one request. The server keeps the largest request of each channel in memory, so this is
+/// less than the megabyte that pgBackRest uses by default.
+pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks of a file that are sent before the first answer is read.
-const BLOCKS_AHEAD_MAX: usize = 4;
+const BLOCKS_AHEAD_MAX: usize = 16;
 /// How long to wait until the server has dropped a file that is not complete.
 const DROPPED_WAIT: Duration = Duration::from_secs(30);
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
@@ -72,6 +73,8 @@ pub(super) struct RemoteWriter {
     block: Vec<u8>,
     unanswered: VecDeque<PendingAnswer>,
     state: WriterState,
+    /// How long to wait until the server has dropped the file.
+    pub(super) dropped_wait: Duration,
 }
 
 impl RemoteWriter {
@@ -88,6 +91,7 @@ impl RemoteWriter {
             block: Vec::new(),
             unanswered: VecDeque::new(),
             state: WriterState::Opening,
+            dropped_wait: DROPPED_WAIT,
         }
     }
 
@@ -226,11 +230,15 @@ impl Drop for RemoteWriter {
         if let Some(path) = &self.temporary {
             sent.push(connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
         }
-        if connection.is_one_of_several() {
-            // What is on its way must not reach a file that another connection then creates under this name
-            for answer in sent.into_iter().flatten() {
-                answer.finish_within(DROPPED_WAIT);
-            }
+        if !connection.is_one_of_several() {
+            return;
+        }
+        // What is on its way must not reach a file that another connection then creates under this name. So nothing more is written
+        // if the host does not say that it has dropped this one
+        let answered = sent.into_iter().map(|sent| sent.is_ok_and(|sent| sent.answers_within(self.dropped_wait)));
+        if answered.filter(|is_answered| !is_answered).count() > 0 {
+            let text = format!("unable to end the write of '{}'", self.path);
+            self.lane.give_up(&Error::new(ErrorCode::FileWrite, text));
         }
     }
 }
