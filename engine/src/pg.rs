@@ -1,6 +1,7 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
 pub mod archiving;
+mod cancel_query;
 mod channel_binding;
 pub(crate) mod client;
 pub mod cluster;

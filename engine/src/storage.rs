@@ -190,6 +190,11 @@ pub trait RepoStorage: Send + Sync {
         Concurrency::LOCAL
     }
 
+    /// Returns whether the connection to the repository has ended for good, so that it has to be opened again.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Returns the path for messages: absolute, including the name of the store.
     fn display(&self, path: &RepoPath) -> String;
 

@@ -77,6 +77,9 @@ pub struct RepoView {
     /// When the newest WAL of the current cluster was stored; `None` without a proof of recovery.
     #[serde(default)]
     pub newest_wal_time: Option<i64>,
+    /// Whether the phases of its backups could not be read, so that some may lack them.
+    #[serde(default)]
+    pub phases_unread: bool,
     /// What can be recovered.
     pub recovery: Option<RecoveryView>,
     /// The newest proof of recovery.

@@ -65,7 +65,8 @@ fn try_collect(collection: &Collection, name: &str) -> Result<CollectedStanza> {
     }
     // Last, since these take longest
     count_databases(request, previous, &mut view, &mut repos);
-    phases::add(&mut view, previous, now(), &mut repos);
+    let before = request.previous.as_ref().map_or(0, |previous| previous.time);
+    phases::add(&mut view, previous, phases::Times { now: now(), before }, &mut repos);
     recovery::add(&mut view, &fact, previous, |keys| {
         let look = |session: &Session| session.recovery_points(&RecoveryPointsRequest::default());
         repos.ask(LIST_MAX, |key| keys.contains(&key), look)

@@ -62,7 +62,8 @@ fn of(code: ErrorCode) -> Advice {
         ),
         ErrorCode::Protocol => advice(
             "The other host answers something unexpected: another version, or output of a login script.",
-            "Both hosts need pgBackRest 2.60 or rbr. `ssh USER@HOST true` must print nothing.",
+            "Both hosts need pgBackRest 2.60 or rbr. `ssh USER@HOST true` must print nothing, and no login script or \
+             forced command there may read standard input, since rbr sends its first requests at once.",
         ),
         ErrorCode::PathNotEmpty => advice(
             "A directory must be empty: that of a restore, or the stanza's in the repository.",

@@ -8,24 +8,26 @@ use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
 
 use repo_format::cipher::{self, Decryptor, Framing};
-use repo_format::label::BackupLabel;
+use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, Stanza};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Repo, Result};
 
 /// The largest size in bytes of the file. A backup takes less than a thousand.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How many backups have their phases in the file. Of older ones nobody asks, and to ask which of them are gone would take
 /// requests.
 const BACKUPS_MAX: usize = 200;
 /// The format number of the file.
 const FORMAT: u32 = 1;
+/// The error for another format.
+const NEWER: ErrorCode = ErrorCode::VersionNotSupported;
 
 /// A part of a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackupPhase {
     /// Connects to PostgreSQL, reads the info files and the manifest of the prior backup.
     Prepare,
@@ -46,6 +48,10 @@ pub enum BackupPhase {
 }
 
 impl BackupPhase {
+    /// All phases, in their order.
+    pub const ALL: [Self; 8] =
+        [Self::Prepare, Self::Start, Self::Plan, Self::Copy, Self::Stop, Self::Archive, Self::Save, Self::Expire];
+
     /// The name in files, metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +68,7 @@ impl BackupPhase {
 }
 
 /// How a phase went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseFigures {
     /// Which.
     pub phase: BackupPhase,
@@ -110,10 +116,43 @@ impl PhaseClock {
 }
 
 /// The content of the file.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct PhaseFile {
     format: u32,
-    backups: BTreeMap<String, Vec<PhaseFigures>>,
+    backups: BTreeMap<String, Vec<StoredFigures>>,
+}
+
+/// What every format begins with.
+#[derive(Deserialize)]
+struct PhaseFileHead {
+    format: u32,
+}
+
+/// [`PhaseFigures`] of a phase that this version may not know.
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredFigures {
+    phase: String,
+    milliseconds: u64,
+    bytes: Option<u64>,
+}
+
+impl From<&PhaseFigures> for StoredFigures {
+    fn from(figures: &PhaseFigures) -> Self {
+        let PhaseFigures { phase, milliseconds, bytes } = *figures;
+        StoredFigures { phase: phase.name().to_owned(), milliseconds, bytes }
+    }
+}
+
+/// Returns the phases that are known, each once: a repository is not trusted.
+fn known_phases(stored: &[StoredFigures]) -> Vec<PhaseFigures> {
+    let mut known: Vec<PhaseFigures> = Vec::new();
+    for StoredFigures { phase, milliseconds, bytes } in stored {
+        let found = BackupPhase::ALL.into_iter().find(|known| known.name() == phase);
+        if let Some(phase) = found.filter(|phase| known.iter().all(|known| known.phase != *phase)) {
+            known.push(PhaseFigures { phase, milliseconds: *milliseconds, bytes: *bytes });
+        }
+    }
+    known
 }
 
 /// Reads the phases of the backups of a stanza, by label. Backups of pgBackRest have none.
@@ -121,46 +160,68 @@ struct PhaseFile {
 /// # Errors
 /// The file can't be read, or is damaged or of another format.
 pub(crate) fn load(repo: &Repo, stanza: &Stanza) -> Result<BTreeMap<BackupLabel, Vec<PhaseFigures>>> {
+    let file = read(repo, stanza)?;
+    let backups = file.backups.iter();
+    // What another version may write under another name is left out
+    Ok(backups.filter_map(|(label, stored)| Some((label.parse().ok()?, known_phases(stored)))).collect())
+}
+
+fn read(repo: &Repo, stanza: &Stanza) -> Result<PhaseFile> {
     let path = layout::proof_backups(stanza);
-    let shown = repo.storage.display(&path);
-    let Some(stored) = repo.storage.read(&path, ReadRange::default())? else { return Ok(BTreeMap::new()) };
+    let text = || format!("unable to read '{}'", repo.storage.display(&path));
+    let Some(stored) = repo.storage.read(&path, ReadRange::default())? else { return Ok(PhaseFile::default()) };
     let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::new(stored));
     let mut bytes = Vec::new();
     plain
         .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{shown}'"), error))?;
-    let invalid = |text: String| Error::new(ErrorCode::Format, format!("'{shown}': {text}"));
+        .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read", error).context(text()))?;
+    let invalid = |code, why: String| Error::new(code, why).context(text());
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(invalid("it is too large".to_owned()));
+        return Err(invalid(ErrorCode::Format, "it is too large".to_owned()));
     }
-    let file: PhaseFile = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
-    if file.format != FORMAT {
-        return Err(invalid(format!("format {} is not supported", file.format)));
+    let failed = |error: serde_json::Error| invalid(ErrorCode::Format, error.to_string());
+    let PhaseFileHead { format } = serde_json::from_slice(&bytes).map_err(failed)?;
+    if format != FORMAT {
+        return Err(invalid(NEWER, format!("format {format} is not supported")));
     }
-    // What another version may write under another name is left out
-    Ok(file.backups.into_iter().filter_map(|(label, phases)| Some((label.parse().ok()?, phases))).collect())
+    serde_json::from_slice(&bytes).map_err(failed)
 }
 
 /// Adds the phases of a backup, and forgets old ones. The caller holds the claim on the stanza. A file that is damaged
-/// begins anew.
+/// begins anew, but not one that another version has written.
 ///
 /// # Errors
-/// The repository can't be read or written.
+/// The repository can't be read or written, or the file has another format.
 pub(crate) fn keep(repo: &Repo, stanza: &Stanza, label: &BackupLabel, phases: &[PhaseFigures]) -> Result<()> {
-    let mut known = match load(repo, stanza) {
-        Err(error) if error.code == ErrorCode::Format => BTreeMap::new(),
+    let known = match read(repo, stanza) {
+        Err(error) if is_about_content(&error) && error.code != NEWER => PhaseFile::default(),
         known => known?,
     };
-    known.insert(label.clone(), phases.to_vec());
-    while known.len() > BACKUPS_MAX {
-        known.pop_first();
-    }
+    let parsed = known.backups.into_iter().filter_map(|(label, stored)| Some((label.parse().ok()?, stored)));
+    let mut known: BTreeMap<BackupLabel, Vec<StoredFigures>> = parsed.collect();
+    known.insert(label.clone(), phases.iter().map(StoredFigures::from).collect());
+    forget_old(&mut known);
     let backups = known.into_iter().map(|(label, phases)| (label.to_string(), phases)).collect();
     let text = serde_json::to_string(&PhaseFile { format: FORMAT, backups })
         .map_err(|error| Error::new(ErrorCode::JsonFormat, format!("unable to write the phases: {error}")))?;
     let stored = cipher::encrypt(&repo.cipher, format!("{text}\n").as_bytes())?;
     storage::put(&*repo.storage, &layout::proof_backups(stanza), &stored, WriteOptions::ATOMIC)
+}
+
+/// Removes the oldest backups above the limit, but not the last one of a type, which metrics show.
+fn forget_old(known: &mut BTreeMap<BackupLabel, Vec<StoredFigures>>) {
+    let types = [BackupType::Full, BackupType::Diff, BackupType::Incr];
+    // Labels of different types are not in the order of their time
+    let last = |kind| {
+        let of_kind = known.keys().filter(|label| label.backup_type() == kind);
+        of_kind.max_by(|a, b| a.time_part().cmp(b.time_part())).cloned()
+    };
+    let last: Vec<BackupLabel> = types.into_iter().filter_map(last).collect();
+    let mut others: Vec<BackupLabel> = known.keys().filter(|label| !last.contains(label)).cloned().collect();
+    others.sort_unstable_by(|a, b| a.time_part().cmp(b.time_part()));
+    let above = known.len().saturating_sub(BACKUPS_MAX);
+    others.iter().take(above).for_each(|label| drop(known.remove(label)));
 }
 
 #[cfg(test)]
@@ -206,19 +267,63 @@ mod tests {
 
     #[test]
     fn damaged_phases_are_told_and_begin_anew() {
-        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza = "demo".parse().unwrap();
         let label: BackupLabel = "20260101-000000F".parse().unwrap();
         let path = layout::proof_backups(&stanza);
-        for text in ["", "{}", "{\"format\":2,\"backups\":{}}", "{\"format\":1,\"backups\":[]}"] {
-            storage::put(&*repo.storage, &path, text.as_bytes(), WriteOptions::ATOMIC).unwrap();
-            assert_eq!(load(&repo, &stanza).unwrap_err().code, ErrorCode::Format, "{text}");
+        for cipher in [Cipher::None, Cipher::Aes256Cbc(Passphrase::new("secret"))] {
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher };
+            let put = |text: &[u8]| storage::put(&*repo.storage, &path, text, WriteOptions::ATOMIC).unwrap();
+            keep(&repo, &stanza, &label, &figures(None)).unwrap();
+            let stored = storage::get(&*repo.storage, &path, 9999).unwrap().unwrap();
+            let invalid = cipher::encrypt(&repo.cipher, b"{\"format\":1,\"backups\":[]}").unwrap();
+            for damaged in [b"".as_slice(), b"{}", b"x", &stored[..40], &invalid] {
+                put(damaged);
+                let error = load(&repo, &stanza).unwrap_err();
+                assert!(error.message.contains("proof/demo/backups.json"), "{error}");
+                keep(&repo, &stanza, &label, &figures(None)).unwrap();
+                assert_eq!(load(&repo, &stanza).unwrap().len(), 1);
+            }
+            // After another passphrase, too
+            let other = Repo { cipher: Cipher::Aes256Cbc(Passphrase::new("other")), ..repo.clone() };
+            keep(&other, &stanza, &label, &figures(None)).unwrap();
+            assert_eq!(load(&other, &stanza).unwrap().len(), 1);
         }
-        let odd = format!("{{\"format\":1,\"backups\":{{\"../x\":[],\"{label}\":[]}}}}");
-        storage::put(&*repo.storage, &path, odd.as_bytes(), WriteOptions::ATOMIC).unwrap();
-        assert!(load(&repo, &stanza).unwrap().into_keys().eq([label.clone()]));
-        storage::put(&*repo.storage, &path, b"x", WriteOptions::ATOMIC).unwrap();
+    }
+
+    #[test]
+    fn phases_of_a_newer_version_are_not_replaced() {
+        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        let stanza = "demo".parse().unwrap();
+        let label: BackupLabel = "20260102-000000F".parse().unwrap();
+        let path = layout::proof_backups(&stanza);
+        let put = |text: &str| storage::put(&*repo.storage, &path, text.as_bytes(), WriteOptions::ATOMIC).unwrap();
+        let get = || String::from_utf8(storage::get(&*repo.storage, &path, 9999).unwrap().unwrap()).unwrap();
+        let newer = "{\"format\":2,\"backups\":[]}";
+        put(newer);
+        assert!(load(&repo, &stanza).is_err() && keep(&repo, &stanza, &label, &figures(None)).is_err());
+        assert_eq!(get(), newer);
+        let phase = |name: &str| format!("{{\"phase\":\"{name}\",\"milliseconds\":1,\"bytes\":null}}");
+        let phases = [phase("copy"), phase("polish"), phase("copy")].join(",");
+        put(&format!("{{\"format\":1,\"backups\":{{\"../x\":[],\"20260101-000000F\":[{phases}]}}}}"));
         keep(&repo, &stanza, &label, &figures(None)).unwrap();
-        assert_eq!(load(&repo, &stanza).unwrap().len(), 1);
+        assert!(get().contains("polish"));
+        let known = load(&repo, &stanza).unwrap();
+        let kinds: Vec<_> =
+            known.values().map(|phases| phases.iter().map(|known| known.phase).collect::<Vec<_>>()).collect();
+        assert_eq!(kinds, [vec![BackupPhase::Copy], vec![BackupPhase::Copy, BackupPhase::Save]]);
+    }
+
+    #[test]
+    fn phases_of_the_last_full_backup_stay_however_many_incrementals_follow() {
+        let full: BackupLabel = "20260101-000000F".parse().unwrap();
+        let mut known = BTreeMap::from([(full.clone(), Vec::new())]);
+        for minute in 0..BACKUPS_MAX + 9 {
+            let label = format!("20260101-000000F_20260102-{:02}{:02}00I", minute / 60, minute % 60);
+            known.insert(label.parse().unwrap(), Vec::new());
+        }
+        forget_old(&mut known);
+        assert!(known.len() == BACKUPS_MAX && known.contains_key(&full));
+        assert!(!known.contains_key(&"20260101-000000F_20260102-000900I".parse().unwrap()));
+        assert!(known.contains_key(&"20260101-000000F_20260102-001100I".parse().unwrap()));
     }
 }

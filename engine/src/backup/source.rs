@@ -41,6 +41,13 @@ pub(super) struct BackupSource {
     cancel: CancelToken,
 }
 
+/// Returns how long a second still takes; `None` if it is over. More than a second is left only if the clock was set back,
+/// and by how much says nothing about how long to wait.
+fn rest_of_second(second: i64, now_ms: i64) -> Option<Duration> {
+    let rest_ms = u64::try_from((second + 1) * 1000 - now_ms).ok().filter(|rest_ms| *rest_ms > 0)?;
+    Some(Duration::from_millis(rest_ms.min(1000)))
+}
+
 /// The hosts that files are copied from.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
@@ -238,10 +245,11 @@ impl BackupSource {
     /// [`ErrorCode::Kernel`] if the clock does not advance, and errors of the session.
     pub(super) fn wait_for_copy(&mut self) -> Result<()> {
         let Some(primary) = &mut self.primary else { return Ok(()) };
-        let end_ms = (self.copy_start + 1) * 1000;
         for _ in 0..=CLOCK_ATTEMPTS_MAX {
-            let Ok(rest_ms @ 1..) = u64::try_from(end_ms - primary.time_ms()?) else { return Ok(()) };
-            self.cancel.sleep(Duration::from_millis(rest_ms))?;
+            match rest_of_second(self.copy_start, primary.time_ms()?) {
+                None => return Ok(()),
+                Some(rest) => self.cancel.sleep(rest)?,
+            }
         }
         Err(Error::new(
             ErrorCode::Kernel,
@@ -400,6 +408,14 @@ mod tests {
     use repo_format::wal_name::TimelineId;
 
     use super::*;
+
+    #[test]
+    fn clock_that_was_set_back_does_not_make_the_backup_sleep_until_it_has_caught_up() {
+        let rest = |now_ms| rest_of_second(1_000, now_ms);
+        assert_eq!(rest(1_000_001), Some(Duration::from_millis(999)));
+        assert_eq!(rest(400_000), Some(Duration::from_secs(1)));
+        assert_eq!((rest(1_001_000), rest(i64::from(i32::MAX))), (None, None));
+    }
 
     #[test]
     fn standby_of_another_cluster_is_refused() {

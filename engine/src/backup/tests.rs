@@ -1,6 +1,7 @@
 //! Complete offline backups of a small data directory, without PostgreSQL.
 
 mod archive_keys;
+mod lost_connection;
 mod other_host;
 mod two_hosts;
 

@@ -2,7 +2,7 @@
 //! (`src/postgres/client.c`).
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio_postgres::config::{SslMode as DriverSslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
+use super::cancel_query::Canceller;
 use super::connection::{Expect, PgConnection, Row};
 use super::environment::{PgEnvironment, SslMode};
 use super::passfile;
@@ -28,9 +29,6 @@ const PORT_DEFAULT: u16 = 5432;
 const DB_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// How long a cancelled query may take to end before the connection is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A query that takes the second of the two signals by which PostgreSQL cancels: one to the process, one to its group.
-/// On a busy host the first one ends the cancelled query some time before the second one arrives.
-const SECOND_SIGNAL_QUERY: &str = "select pg_catalog.pg_sleep(0.05)";
 /// How long closing the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a wait for the server checks for a signal.
@@ -81,8 +79,7 @@ pub struct PgClient {
     /// Only `drop` takes it, because the client must be gone before it waits for the connection to end.
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
-    /// For the connection that cancels a query.
-    tls: PgConnector,
+    canceller: Canceller,
     runtime: Runtime,
     timeout: Duration,
     cancel: CancelToken,
@@ -148,7 +145,7 @@ impl PgClient {
                     return Ok(Ok(PgClient {
                         client: Some(client),
                         connection: Some(connection),
-                        tls,
+                        canceller: target.canceller(tls),
                         runtime,
                         timeout: settings.db_timeout,
                         cancel: cancel.clone(),
@@ -213,11 +210,11 @@ impl PgClient {
             };
             // The connection stays usable only if the query has really ended
             let cancelling = async {
-                if let Err(e) = client.cancel_token().cancel_query(self.tls.clone()).await {
+                if let Err(e) = self.canceller.cancel(client).await {
                     crate::warn!("unable to cancel query '{query}': {e}");
                 }
                 let _ = running.await;
-                let _ = client.simple_query(SECOND_SIGNAL_QUERY).await;
+                self.canceller.settle(client).await;
             };
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
             Err(reason)
@@ -365,8 +362,22 @@ impl Target {
         hosts.into_iter().enumerate().map(target).collect()
     }
 
+    /// The directory of the socket. An @ begins the name of an abstract one, which has no file.
+    fn socket_directory(&self) -> String {
+        match self.host.strip_prefix('@') {
+            Some(name) => format!("\0{name}"),
+            None => self.host.clone(),
+        }
+    }
+
+    fn canceller(&self, tls: PgConnector) -> Canceller {
+        match self.is_socket() {
+            true => Canceller::of_socket(Path::new(&self.socket_directory()), self.port),
+            false => Canceller::Network(tls),
+        }
+    }
+
     fn is_socket(&self) -> bool {
-        // An @ begins the name of an abstract socket, which has no file
         self.address.is_none() && self.host.starts_with(['/', '@'])
     }
 
@@ -385,10 +396,7 @@ impl Target {
     fn config(&self, settings: &PgSettings, environment: &PgEnvironment, encryption: Encryption) -> Config {
         let mut config = Config::new();
         if self.is_socket() {
-            config.host_path(match self.host.strip_prefix('@') {
-                Some(name) => format!("\0{name}"),
-                None => self.host.clone(),
-            });
+            config.host_path(self.socket_directory());
         } else {
             config.host(&self.host);
         }

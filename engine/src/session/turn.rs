@@ -64,19 +64,37 @@ impl BackupTurn<'_> {
         Ok(summary)
     }
 
-    /// The open repository of the last backup, for what follows it.
-    pub fn repo(&self) -> Option<&Repo> {
+    /// The open repository of the last backup, for what follows it. It is opened again, with a new claim, if its connection
+    /// has ended since: the backup is complete, and what follows needs no more than another connection. `None` if that
+    /// fails, or before the first backup.
+    pub fn repo(&mut self) -> Option<&Repo> {
+        if self.repo.as_ref()?.storage.has_ended()
+            && let Err(error) = self.open_again()
+        {
+            info!("unable to open the repository again after the backup: {error}");
+            return None;
+        }
         self.repo.as_ref()
+    }
+
+    fn open_again(&mut self) -> Result<()> {
+        let Session { stanza, cancel, .. } = self.session;
+        let repo = self.session.open_first()?;
+        let claim = Claim::acquire(&repo, stanza, self.session.claimant(), "backup", cancel)?;
+        // It can't be removed over the old connection, and the new one has its name
+        self.claim.replace(claim).into_iter().for_each(Claim::leave);
+        self.repo = Some(repo);
+        Ok(())
     }
 
     /// Keeps how long the phases of a backup of this turn took, for those who watch the repository. Nothing else depends on
     /// it, so a failure is only told.
     pub fn keep_phases(&self, summary: &BackupSummary, expire: Option<Duration>) {
-        let Some(repo) = &self.repo else { return };
+        let (Some(repo), Some(claim)) = (&self.repo, &self.claim) else { return };
         let stanza = &self.session.stanza;
         let mut phases = summary.phases.clone();
         phases.extend(expire.map(|took| PhaseFigures::new(BackupPhase::Expire, took)));
-        if let Err(error) = backup::phases::keep(repo, stanza, &summary.label, &phases) {
+        if let Err(error) = backup::phases::keep(&claim.guard(repo), stanza, &summary.label, &phases) {
             info!("repo{}: the phases of backup {} are not kept: {error}", repo.key, summary.label);
         }
     }

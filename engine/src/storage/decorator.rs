@@ -55,6 +55,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
+    fn has_ended(&self) -> bool {
+        self.inner().has_ended()
+    }
+
     fn opened(&self) -> Result<()> {
         self.inner().opened()
     }

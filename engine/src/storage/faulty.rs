@@ -60,6 +60,7 @@ struct State {
     read_size_max: Option<usize>,
     write_bytes_left: Option<u64>,
     listed: Option<Vec<String>>,
+    has_ended: bool,
 }
 
 impl State {
@@ -73,7 +74,8 @@ impl State {
             Fault::CrashAt(n) => changes >= *n,
             Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
         };
-        self.faults.iter().find(befalls).cloned()
+        let ended = self.has_ended.then_some(Fault::CrashAt(0));
+        ended.or_else(|| self.faults.iter().find(befalls).cloned())
     }
 }
 
@@ -159,6 +161,11 @@ impl FaultyStorage {
         self
     }
 
+    /// Ends the connection: every later call fails.
+    pub fn end(&self) {
+        self.with(|state| state.has_ended = true);
+    }
+
     /// Every call so far.
     pub fn calls(&self) -> Vec<(Op, RepoPath)> {
         self.with(|state| state.calls.clone())
@@ -192,6 +199,10 @@ impl RepoStorage for FaultyStorage {
 
     fn concurrency(&self) -> Concurrency {
         self.inner.concurrency()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.with(|state| state.has_ended) || self.inner.has_ended()
     }
 
     fn display(&self, path: &RepoPath) -> String {

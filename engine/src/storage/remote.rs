@@ -190,6 +190,10 @@ impl RepoStorage for RemoteStorage {
         Concurrency::SERVER
     }
 
+    fn has_ended(&self) -> bool {
+        self.lanes.first().has_ended()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.absolute(path)
     }

@@ -76,6 +76,10 @@ impl RepoStorage for PastStorage {
         self.now.concurrency()
     }
 
+    fn has_ended(&self) -> bool {
+        self.now.has_ended()
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.now.display(path)
     }

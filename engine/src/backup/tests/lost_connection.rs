@@ -1,0 +1,56 @@
+//! A connection to the repository that ends when the backup is complete.
+
+use crate::expire::ExpireRequest;
+use crate::repo::RepoSettings;
+use crate::storage::open::{OpenStorage, OpenedStorage};
+
+use super::*;
+
+/// Opens the next connection each time.
+#[derive(Clone)]
+struct Connections {
+    left: Arc<Mutex<Vec<FaultyStorage>>>,
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connections")
+    }
+}
+
+impl OpenStorage for Connections {
+    fn open(&self) -> Result<OpenedStorage> {
+        let next = self.left.lock().unwrap().pop();
+        next.map(OpenedStorage::from).ok_or_else(|| crate::Error::new(ErrorCode::HostConnect, "no connection"))
+    }
+}
+
+#[test]
+fn what_follows_a_complete_backup_gets_a_new_connection_if_that_of_the_backup_has_ended() {
+    for reconnects in [true, false] {
+        let world = World::new(None);
+        let [first, second] = [(); 2].map(|()| FaultyStorage::new(Arc::clone(&world.repo.storage)));
+        let mut left = vec![first.clone()];
+        if reconnects {
+            left.insert(0, second.clone());
+        }
+        let connections = Connections { left: Arc::new(Mutex::new(left)) };
+        let session = Session::new(stanza(), [RepoSettings::new(connections)]).unwrap();
+        let session = session.with_lock_path(world.dir.path().join("lock")).with_exec_id("1-x");
+        let mut turn = session.begin_backup().unwrap();
+        let summary = turn.run(&world.settings(BackupType::Full)).unwrap();
+        assert!(turn.repo().is_some() && second.calls().is_empty());
+        first.end();
+        let repo = turn.repo().cloned();
+        assert_eq!(repo.is_some(), reconnects);
+        if let Some(repo) = repo {
+            let expire = Session::new(stanza(), [repo.clone()]).unwrap().with_exec_id("1-x");
+            crate::expire::run(&ExpireRequest::default(), &expire, &[repo]).unwrap();
+        }
+        turn.keep_phases(&summary, None);
+        drop(turn);
+        assert_eq!(world.has("proof/demo/backups.json"), reconnects);
+        let names = world.repo.storage.names(&layout::backup_stanza(&stanza())).unwrap().unwrap();
+        assert_eq!(names.iter().any(|name| name.starts_with("backup.claim")), !reconnects, "{names:?}");
+    }
+}
