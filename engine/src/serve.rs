@@ -13,6 +13,7 @@
 mod area;
 mod block;
 mod channels;
+mod codecs;
 mod connection;
 mod database;
 mod entry;

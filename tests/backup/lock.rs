@@ -48,6 +48,21 @@ fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
 }
 
 #[test]
+fn backup_into_a_folder_that_cannot_be_written_has_the_number_of_pgbackrest() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(scenario) = slow_scenario() else { return };
+    let set_mode = |mode| {
+        let folder = scenario.space.path("repo/backup/demo");
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("mode");
+    };
+    set_mode(0o550);
+    for tool in [Tool::Rbr, Tool::PgBackRest] {
+        scenario.run(tool, &["backup", "--type=full"]).fails(47).says("Permission denied");
+    }
+    set_mode(0o750);
+}
+
+#[test]
 fn expire_of_the_other_program_is_refused_while_a_backup_runs() {
     let Some(scenario) = slow_scenario() else { return };
     for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)] {

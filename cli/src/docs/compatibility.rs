@@ -436,12 +436,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "remote",
         "A client reaches only the repository, without the directories of other stanzas if it has one, or the data \
             directory, which it can't change. It asks only for the options that pgBackRest asks for, and sends only \
-            statements that consist of the words of pgBackRest's. pgBackRest opens any file.",
+            statements that consist of the words of pgBackRest's. So `repo-rm` and `repo-ls` of another stanza are refused [105]. \
+            pgBackRest opens any file.",
     ),
-    (
-        "remote",
-        "A repository on another host can't be read as of a time. Files are written with pgBackRest's modes only.",
-    ),
+    ("remote", "Files are written with pgBackRest's modes only."),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
     (
         "backup",

@@ -10,7 +10,7 @@ use repo_format::compress::Compression;
 use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
 use super::Shared;
-use super::filters::{cipher, compression};
+use super::codecs::{cipher, compression};
 use super::memory::{Grown, Growth};
 use super::stages::{Convert, Tap};
 use crate::pipeline::{BlockLayout, BlockWriter, SuperBlockEncoders};

@@ -8,17 +8,16 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::StringId;
-use protocol::filter::{
-    CipherFilter, Codec, CompressFilter, Direction, Filter, FilterResult, PageCheckFilter, PageCheckResult, name,
-};
-use repo_format::cipher::{Cipher, Decryptor, Encryptor, Framing, KeyDigest, Passphrase};
-use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
+use protocol::filter::{CipherFilter, Codec, Direction, Filter, FilterResult, PageCheckFilter, PageCheckResult, name};
+use repo_format::cipher::{Decryptor, Encryptor};
+use repo_format::compress::{Compression, Compressor, Decompressor};
 use repo_format::pg::page::check_page_size;
 
 use super::Shared;
 use super::block::{BlockChecksums, BlockConvert};
+use super::codecs::{cipher, framing, kind};
 use super::files::Files;
-use super::formats::{FormatStage, key_digest, passphrase_text};
+use super::formats::FormatStage;
 use super::hashes::RunningHash;
 use super::memory::{CountedMemory, Grown, Usage};
 use super::stages::{Convert, ConvertStage, SinkStage, Stage, Tap, TapStage};
@@ -128,7 +127,9 @@ fn changes_data(filter: &Filter<'_>) -> bool {
 
 fn memory_bytes(filter: &Filter<'_>) -> u64 {
     let codec = match filter {
-        Filter::Compress(compression) => self::compression(compression).map_or(0, Compression::memory_bytes_max),
+        Filter::Compress(compression) => {
+            super::codecs::compression(compression).map_or(0, Compression::memory_bytes_max)
+        }
         Filter::Decompress { codec: Codec::Zst, .. } => ZST_DECODER_BYTES,
         Filter::Decompress { .. } => DECODER_BYTES,
         Filter::BlockIncremental(block) => super::block::memory_bytes(block),
@@ -157,7 +158,7 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files, grown: &Grown) -> Res
         }
         Filter::Sink => (Box::new(SinkStage::new(input)), Outcome::None),
         Filter::Compress(compression) => {
-            let compressor = Compressor::new(self::compression(compression)?, framing(compression.is_raw))?;
+            let compressor = Compressor::new(super::codecs::compression(compression)?, framing(compression.is_raw))?;
             (Box::new(ConvertStage::new(input, compressor)), Outcome::None)
         }
         Filter::Decompress { codec, is_raw } => {
@@ -179,39 +180,6 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files, grown: &Grown) -> Res
 fn tapped<T: Tap + 'static>(input: Stage, tap: T) -> (Stage, Shared<T>) {
     let tap = Shared::new(Mutex::new(tap));
     (Box::new(TapStage { input, tap: Shared::clone(&tap) }), tap)
-}
-
-pub(super) fn framing(is_raw: bool) -> Framing {
-    if is_raw { Framing::Raw } else { Framing::Full }
-}
-
-fn kind(codec: Codec) -> CompressType {
-    match codec {
-        Codec::Gz => CompressType::Gz,
-        Codec::Bz2 => CompressType::Bz2,
-        Codec::Lz4 => CompressType::Lz4,
-        Codec::Zst => CompressType::Zst,
-    }
-}
-
-/// The compression that a client asks for.
-///
-/// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for a level that the codec does not have.
-pub(super) fn compression(filter: &CompressFilter) -> Result<Compression> {
-    Compression::new(kind(filter.codec), Some(filter.level))
-}
-
-/// The key of a cipher, and how its streams begin.
-///
-/// # Errors
-/// Those of [`key_digest`] and [`passphrase_text`].
-pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
-    // As in pgBackRest 2.60.0, which reads it as a boolean
-    let framing = framing(filter.header.0 == 1);
-    let digest = filter.digest.map_or(Ok(KeyDigest::Sha1), key_digest)?;
-    let text = passphrase_text(filter.passphrase.0)?;
-    Ok((Cipher::Aes256Cbc(Passphrase::with_digest(text, digest)), framing))
 }
 
 fn ciphered(filter: &CipherFilter<'_>, input: Stage) -> Result<Stage> {

@@ -343,9 +343,5 @@ impl Handlers {
     }
 }
 
-pub(super) fn too_many(what: &str) -> Error {
-    Error::new(ErrorCode::Access, format!("too many {what}"))
-}
-
 #[cfg(test)]
 mod tests;

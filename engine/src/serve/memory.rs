@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use protocol::channel::CHANNELS_MAX;
 
-use super::handlers::too_many;
 use crate::work::turn::Slots;
 use crate::{Error, ErrorCode, Result};
 
@@ -95,6 +94,11 @@ impl Drop for Seat {
 /// The error for a client whose sessions would need more than a connection may use.
 pub(super) fn too_much_memory() -> Error {
     Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
+}
+
+/// The error for a client that wants more of something than a connection may have.
+fn too_many(what: &str) -> Error {
+    Error::new(ErrorCode::Access, format!("too many {what}"))
 }
 
 /// What all filters and workers of a connection have grown to, in bytes.

@@ -9,7 +9,7 @@ use crate::expire::{self, ExpireRequest, ExpireSummary};
 use crate::host_locks::HeldLocks;
 use crate::lock::LockType;
 use crate::repo::Repo;
-use crate::{Result, info};
+use crate::{Error, ErrorCode, Result, info};
 
 impl Session {
     /// Takes the lock of the stanza's backups on this host.
@@ -34,6 +34,14 @@ pub struct BackupTurn<'a> {
     repo: Option<Repo>,
 }
 
+/// What pgBackRest writes first is the directory of the backup, so its number is that of directories.
+fn as_of_first_write(error: Error) -> Error {
+    if error.code != ErrorCode::FileOpen || !error.message.contains(" for write") {
+        return error;
+    }
+    Error { code: ErrorCode::PathCreate, ..error }.context("unable to write into the path of the stanza")
+}
+
 impl BackupTurn<'_> {
     /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
     /// that repository, which keeps other hosts away.
@@ -47,7 +55,8 @@ impl BackupTurn<'_> {
         // A claim knows what was in the repository when it began, so every backup needs its own
         self.claim = None;
         let who = session.claimant();
-        let claim = self.claim.insert(Claim::acquire(repo, &session.stanza, who, "backup", &session.cancel)?);
+        let claim = Claim::acquire(repo, &session.stanza, who, "backup", &session.cancel);
+        let claim = self.claim.insert(claim.map_err(as_of_first_write)?);
         let lock = &mut *self.lock;
         let summary = backup::run(request, session, &mut Held { repo, lock, claim })?;
         // What follows may run under the same lock

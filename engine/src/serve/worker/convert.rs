@@ -20,7 +20,7 @@ use crate::pipeline::backup::{
     spared_codecs_bytes_max,
 };
 use crate::serve::block;
-use crate::serve::filters::compression;
+use crate::serve::codecs::compression;
 use crate::serve::formats::{key_digest, passphrase_text};
 use crate::storage::WriteOptions;
 use crate::{Error, ErrorCode, Result};
