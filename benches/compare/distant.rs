@@ -9,7 +9,9 @@ use crate::tests::env::{DistantHosts, Far, Shutdown, Tool};
 /// The configuration files of this host and of the other one.
 const NEAR: &str = "near.conf";
 const FAR: &str = "far.conf";
-/// How often to look whether the background worker has ended.
+/// The time limit of archiving what the preparation has written.
+const ARCHIVED_MAX: Duration = Duration::from_mins(10);
+/// How often to look whether the background worker or the archiver has ended.
 const WORKER_POLL: Duration = Duration::from_millis(20);
 
 /// Backups, and a restore from a repository there, without and with bundles.
@@ -35,6 +37,7 @@ fn compare(report: &mut Report, delay: Duration, name: &str, bundle: &str) {
             create_large(&hosts, size_mb);
         }
         hosts.run(tool, &["stanza-create"]).success();
+        archived(&hosts);
         hosts
     };
     let (ours, theirs) = (start(Tool::Rbr), start(Tool::PgBackRest));
@@ -57,6 +60,17 @@ fn compare(report: &mut Report, delay: Duration, name: &str, bundle: &str) {
             figures
         };
         report.in_turn(&format!("restore {how}"), |_| {}, restore);
+    }
+}
+
+/// Waits until PostgreSQL has archived all it has: it begins once there is a stanza, and would compress beside what is measured.
+fn archived(hosts: &DistantHosts) {
+    let states = hosts.scenario.cluster.data().join("pg_wal/archive_status");
+    let is_ready = |entry: fs::DirEntry| entry.path().extension().is_some_and(|end| end == "ready");
+    let end = Instant::now() + ARCHIVED_MAX;
+    while fs::read_dir(&states).expect("archive states").flatten().any(is_ready) {
+        assert!(Instant::now() < end, "segments wait still");
+        std::thread::sleep(WORKER_POLL);
     }
 }
 
