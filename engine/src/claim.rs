@@ -173,8 +173,7 @@ impl Claim {
         match Self::acquire_after(listing, others, command) {
             Err(error) if is_full(&error) => {
                 let Others { repo, stanza, who, .. } = others;
-                let listing = list(repo, stanza)?.unwrap_or_default();
-                others.settle(&listing)?;
+                let listing = others.settled_listing()?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
                 Ok(Claim { lease: Arc::new(lease), beat: None, joined: true, listing })
@@ -426,6 +425,22 @@ struct Others<'a> {
 }
 
 impl Others<'_> {
+    /// Waits for the others, and lists the stanza's directory without them. That may take minutes, in which somebody else may
+    /// come.
+    fn settled_listing(&self) -> Result<Vec<Entry>> {
+        let list = || Ok(list(self.repo, self.stanza)?.unwrap_or_default());
+        let mut listing = list()?;
+        for _ in 1..=TRIES_MAX {
+            self.settle(&listing)?;
+            listing = list()?;
+            if !has_other(&listing, &self.who.exec_id) {
+                return Ok(listing);
+            }
+        }
+        let text = format!("unable to go on without a claim on stanza '{}' on {}", self.stanza, self.repo.name());
+        Err(Error::new(ErrorCode::LockAcquire, text).hint("do many processes start at the same time?"))
+    }
+
     /// Removes the claims in a listing whose processes are dead, and fails if a process is alive.
     fn settle(&self, listing: &[Entry]) -> Result<()> {
         let directory = layout::backup_stanza(self.stanza);

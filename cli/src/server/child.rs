@@ -1,6 +1,7 @@
 //! The process that serves a client.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -8,11 +9,14 @@ use std::time::{Duration, Instant};
 use engine::tcp::wait_for;
 use engine::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags};
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::admit::Admitted;
 use super::sessions::{OwnedProcess, Sessions, wait};
 use super::state::ServerState;
 
+/// What the pipes between a client's connection and its process hold. With less, each frame of a channel fills them twice.
+const PIPE_BYTES: usize = 256 << 10;
 /// How long a process may take to greet.
 const GREETING_MAX: Duration = Duration::from_secs(30);
 /// The longest greeting.
@@ -51,6 +55,10 @@ pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitte
     let (Some(stdin), Some(mut stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         return Err(Error::new(ErrorCode::Assert, "standard streams of the process are missing"));
     };
+    for pipe in [stdin.as_fd(), stdout.as_fd()] {
+        // The system limits what the pipes of a user may hold. A small one is slower, and holds the same
+        let _ = fcntl_setpipe_size(pipe, PIPE_BYTES);
+    }
     let errors = log_errors(stderr, format!("process {} of client {client}", process.id()))?;
     if has_greeted(&mut stdout, Instant::now() + GREETING_MAX) {
         return Ok(Serving { stdin, stdout, process });

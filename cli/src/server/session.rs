@@ -23,7 +23,7 @@ const LEFT_ALONE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to close its side after the last answer.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Bytes that are passed on at once.
-const RELAY_BYTES: usize = 64 << 10;
+const RELAY_BYTES: usize = 128 << 10;
 
 /// Serves a client. Errors are logged.
 pub(super) fn serve(

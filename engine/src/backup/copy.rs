@@ -266,8 +266,8 @@ impl Backup<'_> {
                 true => (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
                 false => 1,
             },
-            // While one job waits for a server, others compute
-            long_max: match self.repo.storage.concurrency().waits() {
+            // While one job waits for a server or another host, others compute
+            long_max: match self.repo.storage.concurrency().waits() || source.hosts.are_elsewhere() {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
             },

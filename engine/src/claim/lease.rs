@@ -72,7 +72,7 @@ impl Lease {
         }
     }
 
-    /// Returns a lease without a claim, which cannot be lost.
+    /// Returns a lease without a claim. It is lost once another process has one.
     pub(super) fn unclaimed(self) -> Self {
         Lease { unclaimed: true, ..self }
     }
@@ -196,7 +196,7 @@ impl Lease {
     /// Checks that the claim is held. Asks the repository only if the claim was not renewed recently.
     pub(super) fn ensure(&self) -> Result<()> {
         if self.unclaimed {
-            return Ok(());
+            return self.ensure_alone();
         }
         for _ in 0..RENEWALS_MAX {
             if self.is_lost() {
@@ -215,9 +215,26 @@ impl Lease {
         .hint("does the repository take very long to answer?"))
     }
 
+    /// Checks that nobody else has a claim. What this command has removed may have made room for one.
+    fn ensure_alone(&self) -> Result<()> {
+        if self.is_lost() {
+            return Err(self.lost());
+        }
+        let started = now_ms();
+        if self.is_trusted() {
+            return Ok(());
+        }
+        if self.has_other()? {
+            self.lost.store(true, Ordering::SeqCst);
+            return Err(self.lost());
+        }
+        self.confirmed_ms.store(started, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Returns whether the claim was confirmed recently enough, so that nobody is asked.
     pub(super) fn is_trusted(&self) -> bool {
-        self.unclaimed || age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted
+        age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted
     }
 
     pub(super) fn lost(&self) -> Error {

@@ -303,7 +303,13 @@ fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_ha
     // No time is known to compare ages with
     assert_eq!(claim.renewed_at().unwrap(), 0);
     assert!(!claim.is_held());
-    claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
+    let remove = || claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap());
+    remove().unwrap();
+    // What was removed made room for the claim of another host
+    let other = acquire(&repo, &Claimant::on_host("c", RENEWING)).unwrap();
+    assert_eq!(remove().unwrap_err().code, ErrorCode::LockAcquire);
+    drop(other);
+    assert!(remove().is_err(), "it may have changed the stanza");
     drop(claim);
     let other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
     assert!(other.is_held());

@@ -7,7 +7,7 @@
 mod convert;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -332,9 +332,13 @@ impl<'a> Store<'a> {
     }
 
     fn send(&self, piece: Piece) -> Result<()> {
+        let sent = match self.pieces.try_send(piece) {
+            // Others compute only while there is something to wait for
+            Err(TrySendError::Full(piece)) => self.turn.waiting(|| self.pieces.send(piece)).map_err(drop),
+            sent => sent.map_err(drop),
+        };
         // Nobody needs an answer any more
-        let left = |_| Error::new(ErrorCode::Term, "client has left");
-        self.turn.waiting(|| self.pieces.send(piece)).map_err(left)
+        sent.map_err(|()| Error::new(ErrorCode::Term, "client has left"))
     }
 
     /// Ends the stream of the job.

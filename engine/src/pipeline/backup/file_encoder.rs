@@ -122,7 +122,7 @@ impl<'a> FileEncoder<'a> {
         let (place, mut codecs) = rules.codecs.take(rules, turn);
         let Codecs { encoders, read_buffer } = &mut codecs;
         // Not before the thread can use them
-        let _helpers = (open.job.threads > 1).then(|| {
+        let helpers = (open.job.threads > 1).then(|| {
             crate::debug!("{} threads compress '{}'", open.job.threads, file.name);
             turn.reserve(open.job.threads - 1)
         });
@@ -164,6 +164,7 @@ impl<'a> FileEncoder<'a> {
         let passed = pass.finish(&mut sink.pending)?;
         // What is still to do may wait for the repository
         place.give_back(codecs);
+        drop(helpers);
         self.end_file(open, file, passed)
     }
 

@@ -270,7 +270,11 @@ impl JobStream {
             self.silent = (Instant::now(), 0);
         }
         self.progress.reach(chunk.bytes_done);
-        self.chunk = Cursor::new(chunk.data.to_vec());
+        // In the memory of the one before: a new buffer of this size would be cleared page by page
+        let mut bytes = std::mem::take(&mut self.chunk).into_inner();
+        bytes.clear();
+        bytes.extend_from_slice(chunk.data);
+        self.chunk = Cursor::new(bytes);
         self.end = chunk.end.map(OwnedEnd::new).transpose()?;
         match self.end {
             Some(_) => Ok(()),
