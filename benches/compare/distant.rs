@@ -10,7 +10,7 @@ use crate::tests::env::{DistantHosts, Far, Shutdown, Tool};
 const NEAR: &str = "near.conf";
 const FAR: &str = "far.conf";
 /// The time limit of archiving what the preparation has written.
-const ARCHIVED_MAX: Duration = Duration::from_mins(10);
+const ARCHIVED_MAX: Duration = Duration::from_secs(600);
 /// How often to look whether the background worker or the archiver has ended.
 const WORKER_POLL: Duration = Duration::from_millis(20);
 
