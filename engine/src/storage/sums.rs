@@ -5,6 +5,7 @@ use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
 
 use super::{ReadRange, RepoPath};
+use crate::CancelToken;
 
 /// How the bytes of a stored file are decoded.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub struct StoredContent<'a> {
     pub cipher: &'a Cipher,
     /// How it is compressed.
     pub compress_type: CompressType,
+    /// Ends the wait for the sum, which takes as long as reading the file there.
+    pub cancel: &'a CancelToken,
 }
 
 /// Checksum and size of what a file was decoded to.

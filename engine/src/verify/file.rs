@@ -208,7 +208,7 @@ impl<'a> FileChecker<'a> {
             Ok(start) => start,
             Err(fault) => return found(fault),
         };
-        if is_good(storage, check) {
+        if is_good(storage, check, cancel) {
             return match (&check.block, map_start) {
                 (Some(block), Some(map_start)) => block.checked(storage, check, map_start),
                 _ => Ok(Checked::default()),
@@ -295,12 +295,12 @@ impl<'a> FileChecker<'a> {
 }
 
 /// Returns whether a file was found good beside the data. If not, reading it here tells what is wrong with it.
-fn is_good(storage: &dyn RepoStorage, check: &FileCheck) -> bool {
+fn is_good(storage: &dyn RepoStorage, check: &FileCheck, cancel: &CancelToken) -> bool {
     if !storage.sums() {
         return false;
     }
     let FileCheck { path, range, cipher, compress_type, .. } = check;
-    let content = StoredContent { path, range: *range, cipher, compress_type: *compress_type };
+    let content = StoredContent { path, range: *range, cipher, compress_type: *compress_type, cancel };
     let why = match storage.sum(&content) {
         Ok(Some(sum)) if sum.checksum == check.checksum && check.size.is_none_or(|size| size == sum.size) => {
             return true;

@@ -3,6 +3,8 @@
 //! The host decrypts, decompresses and hashes with the filters that pgBackRest's own verify sends (`src/command/verify/file.c`). A
 //! filter at the end swallows the data.
 
+use std::sync::Arc;
+
 use protocol::Call;
 use protocol::call::CallKind;
 use protocol::filter::FilterResult;
@@ -18,7 +20,7 @@ impl RemoteStorage {
     /// Returns the sum of a file, or of a version of it; `None` if it is missing or the host has no filters for it.
     ///
     /// # Errors
-    /// The server's error, or the error that ended the connection.
+    /// The server's error, the error that ended the connection, and [`ErrorCode::Term`](crate::ErrorCode::Term) once cancelled.
     pub(super) fn sum_of(&self, content: &StoredContent<'_>, version: Option<&str>) -> Result<Option<ContentSum>> {
         let ReadRange { offset, limit } = content.range;
         let filters = content_sum(content.cipher, content.compress_type);
@@ -29,7 +31,11 @@ impl RemoteStorage {
         let lane = self.lanes.take_to_compute()?;
         let opened = lane.connection().send(&Call::ReadOpen(request), None)?;
         let session = opened.session;
-        let answer = opened.wait()?;
+        // The connection of the command itself is still needed for what was found
+        let answer = match Arc::ptr_eq(lane.connection(), self.lanes.first()) {
+            true => opened.wait()?,
+            false => opened.wait_or_stop(content.cancel)?,
+        };
         let sum = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
             ReadAnswer::Missing => None,
             ReadAnswer::Chunk(chunk) => sum(&chunk),
