@@ -69,6 +69,15 @@ impl PendingAnswer {
         self.connection.receive(&self.reply, None)
     }
 
+    /// Returns the answer if it has come already.
+    pub(crate) fn try_wait(self) -> std::result::Result<Result<Answer>, Self> {
+        match self.reply.try_recv() {
+            Ok(reply) => Ok(self.connection.accept(reply)),
+            // Why there is none is for those who wait
+            Err(_) => Err(self),
+        }
+    }
+
     /// Waits for an answer whose content does not matter. A server that does not answer in time loses the connection. Returns
     /// whether it has answered.
     pub(crate) fn answers_within(self, limit: Duration) -> bool {
@@ -359,12 +368,12 @@ impl Connection {
 
     fn receive(&self, reply: &Receiver<Reply>, cancel: Option<&CancelToken>) -> Result<Answer> {
         let sent = Instant::now();
-        let message = loop {
+        let reply = loop {
             // The server works for one request after the other, so only its silence counts
             let since = sent.max(self.shared.answered_last());
             let left = self.timeout.saturating_sub(since.elapsed());
             match reply.recv_timeout(if cancel.is_some() { left.min(LOOK) } else { left }) {
-                Ok(reply) => break reply.map_err(|end| end.to_error())?,
+                Ok(reply) => break reply,
                 Err(RecvTimeoutError::Timeout) if self.shared.answered_last() > since => {}
                 Err(RecvTimeoutError::Timeout) if since.elapsed() < self.timeout => {
                     if let Some(Err(error)) = cancel.map(CancelToken::check) {
@@ -376,6 +385,11 @@ impl Connection {
                 Err(error) => return Err(self.silent(error)),
             }
         };
+        self.accept(reply)
+    }
+
+    fn accept(&self, reply: Reply) -> Result<Answer> {
+        let message = reply.map_err(|end| end.to_error())?;
         let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name))?;
         let is_closed = answer.is_closed;
         let data = match answer.outcome {

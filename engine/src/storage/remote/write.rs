@@ -26,6 +26,8 @@ const FILE_MODE: u32 = 0o640;
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks of a file that are sent before the first answer is read.
 const BLOCKS_AHEAD_MAX: usize = 16;
+/// Blocks without an answer up to which the next one is sent at once: the host is near, and has room for it.
+const BLOCKS_AT_ONCE_MAX: usize = 8;
 /// How long to wait until the server has dropped a file that is not complete.
 const DROPPED_WAIT: Duration = Duration::from_secs(30);
 /// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
@@ -139,18 +141,36 @@ impl RemoteWriter {
         while self.unanswered.len() > left
             && let Some(unanswered) = self.unanswered.pop_front()
         {
-            let answer = unanswered.wait();
-            match (&answer, self.state) {
-                (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
-                (Ok(_), _) => {}
-                // Without a file of this writer there is none to remove
-                (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
-                (Err(_), _) => self.state = WriterState::Failed,
-            }
             // The first error says why, those of later blocks only that there is no such session
-            last = Some(answer?);
+            last = Some(self.answered(unanswered.wait())?);
         }
         Ok(last)
+    }
+
+    /// Takes the answers that have come.
+    fn confirm_arrived(&mut self) -> Result<()> {
+        while let Some(unanswered) = self.unanswered.pop_front() {
+            match unanswered.try_wait() {
+                Ok(answer) => drop(self.answered(answer)?),
+                Err(unanswered) => {
+                    self.unanswered.push_front(unanswered);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what an answer says of the file.
+    fn answered(&mut self, answer: Result<Answer>) -> Result<Answer> {
+        match (&answer, self.state) {
+            (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
+            (Ok(_), _) => {}
+            // Without a file of this writer there is none to remove
+            (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
+            (Err(_), _) => self.state = WriterState::Failed,
+        }
+        answer
     }
 
     fn send(&mut self, call: &Call<'_>) -> Result<()> {
@@ -158,6 +178,7 @@ impl RemoteWriter {
             return Err(Error::new(ErrorCode::FileWrite, "unable to continue a write that failed"));
         }
         let session = self.open()?;
+        self.confirm_arrived()?;
         self.confirm(BLOCKS_AHEAD_MAX)?;
         self.unanswered.push_back(self.lane.connection().send(call, Some(session))?);
         Ok(())
@@ -199,6 +220,7 @@ impl Write for RemoteWriter {
 impl RepoWriter for RemoteWriter {
     fn is_ready(&self) -> bool {
         self.block.len() < BLOCK_BYTES
+            || (self.state == WriterState::Open && self.unanswered.len() < BLOCKS_AT_ONCE_MAX)
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
