@@ -167,11 +167,14 @@ fn measure(hosts: &DistantHosts, tool: Tool, work: impl FnOnce()) -> Figures {
     work();
     let wall = begin.elapsed();
     let [sent, received] = hosts.passage.take_passed().map(|bytes| bytes as f64 / 1024.0);
+    let [near, far] = [near, far].map(Watch::peaks);
     vec![
         ("wall s", wall.as_secs_f64()),
         ("sent KiB", sent),
         ("received KiB", received),
-        ("near peak MiB", near.peak_mib()),
-        ("far peak MiB", far.peak_mib()),
+        ("near peak MiB", near.all_mib),
+        ("near own MiB", near.own_mib),
+        ("far peak MiB", far.all_mib),
+        ("far own MiB", far.own_mib),
     ]
 }

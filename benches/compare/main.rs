@@ -9,7 +9,8 @@
 //! Each comparison is repeated `RBR_BENCH_ROUNDS` times (3), and the programs take turns to begin. Dirty data is
 //! written to the disk before each measurement. `wall s` is the time until the command ends, `cpu s` the processor time
 //! of the command and its children, `peak MiB` the maximum of the proportional memory of all processes of the program
-//! together, `stored KiB` what the command added to the repository.
+//! together, `own MiB` the same without what is part of files, such as the programs and their libraries, `stored KiB`
+//! what the command added to the repository.
 //!
 //! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of
 //! the clusters with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and

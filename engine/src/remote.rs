@@ -29,6 +29,7 @@ pub(crate) use self::lanes::{LaneUse, Lanes};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};
+pub(crate) use self::received::ReceivedPart;
 use crate::tls::ClientSettings;
 
 /// How to reach the process on another host.

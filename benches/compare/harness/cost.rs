@@ -38,7 +38,21 @@ pub fn machine_processor_s() -> f64 {
 /// Watches the memory of all processes of one program that were started in one space, by any parent.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    thread: JoinHandle<Memory>,
+}
+
+/// Proportional memory in KiB. Shared memory counts once.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    all: u64,
+    /// What is not part of a file: the program and its libraries count in `all` alone.
+    own: u64,
+}
+
+/// The peaks of [`Watch`] in MiB.
+pub struct Peaks {
+    pub all_mib: f64,
+    pub own_mib: f64,
 }
 
 impl Watch {
@@ -54,28 +68,35 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut peak_kib, mut pause) = (0, SAMPLE_FIRST);
+            let (mut peak, mut pause) = (Memory::default(), SAMPLE_FIRST);
             while !stopped.load(Ordering::Relaxed) {
-                peak_kib = peak_kib.max(memory_kib(program, &home, &part));
+                let found = memory(program, &home, &part);
+                peak = Memory { all: peak.all.max(found.all), own: peak.own.max(found.own) };
                 std::thread::sleep(pause);
                 pause = SAMPLE_MAX.min(pause + pause / 4);
             }
-            peak_kib
+            peak
         });
         Self { stop, thread }
     }
 
     /// Ends the watch and returns the peak.
     pub fn peak_mib(self) -> f64 {
+        self.peaks().all_mib
+    }
+
+    /// Ends the watch and returns the peaks.
+    pub fn peaks(self) -> Peaks {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("watch of memory") as f64 / 1024.0
+        let peak = self.thread.join().expect("watch of memory");
+        Peaks { all_mib: peak.all as f64 / 1024.0, own_mib: peak.own as f64 / 1024.0 }
     }
 }
 
-/// Returns the proportional memory of the processes that run the file `program`, have `home` in their environment and
-/// `part` in their command line. Shared memory counts once.
-fn memory_kib(program: (u64, u64), home: &[u8], part: &str) -> u64 {
-    let mut sum = 0;
+/// Returns the memory of the processes that run the file `program`, have `home` in their environment and `part` in their
+/// command line.
+fn memory(program: (u64, u64), home: &[u8], part: &str) -> Memory {
+    let mut sum = Memory::default();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let process = entry.path();
         let ours = fs::metadata(process.join("exe")).is_ok_and(|found| (found.dev(), found.ino()) == program)
@@ -84,10 +105,11 @@ fn memory_kib(program: (u64, u64), home: &[u8], part: &str) -> u64 {
             && fs::read(process.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(part));
         if ours {
             let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
-            sum += rollup
-                .lines()
-                .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-                .unwrap_or(0);
+            let kib = |name: &str| {
+                let found = rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+                found.map_or(0, |size| size.parse().expect("KiB"))
+            };
+            sum = Memory { all: sum.all + kib("Pss:"), own: sum.own + kib("Pss_Anon:") };
         }
     }
     sum

@@ -89,7 +89,7 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
     let mut warnings_left = WARNINGS_MAX;
     let kept = Kept::default();
     loop {
-        let mut message = Vec::new();
+        let mut message = kept.buffer();
         if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
             return error;
         }

@@ -9,6 +9,7 @@ mod first;
 
 use std::fmt;
 use std::io::{BufRead, Write};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
@@ -23,7 +24,7 @@ use super::channels::{ChannelOutput, Channels, WayInput};
 use super::failure::{FarEnd, with_refusal_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
-use super::received::Received;
+use super::received::{Received, ReceivedPart};
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
@@ -39,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Answer {
     message: Received,
     /// The data within the message.
-    data: Option<(usize, usize)>,
+    data: Option<Range<usize>>,
     /// Whether its session has ended.
     pub(crate) is_closed: bool,
 }
@@ -47,9 +48,22 @@ pub(crate) struct Answer {
 impl Answer {
     /// The data: a complete pack.
     pub(crate) fn data(&self) -> Option<&[u8]> {
-        self.data.and_then(|(begin, end)| self.message.get(begin..end))
+        self.data.clone().and_then(|data| self.message.get(data))
+    }
+
+    /// Keeps a part of the data, where it is.
+    pub(crate) fn into_part(self, part: AnswerPart) -> ReceivedPart {
+        ReceivedPart::new(self.message, part.0)
+    }
+
+    /// The place of bytes that were decoded from the data, for [`Self::into_part`].
+    pub(crate) fn part(&self, bytes: &[u8]) -> AnswerPart {
+        AnswerPart(position(&self.message, bytes))
     }
 }
+
+/// A place in an answer.
+pub(crate) struct AnswerPart(Range<usize>);
 
 /// A request that was sent.
 #[must_use]
@@ -434,9 +448,13 @@ impl Connection {
 }
 
 /// Returns the position of a slice of a message.
-fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
+fn position(message: &[u8], part: &[u8]) -> Range<usize> {
+    // An empty slice may be anywhere
+    if part.is_empty() {
+        return 0..0;
+    }
     let begin = part.as_ptr().addr() - message.as_ptr().addr();
-    (begin, begin + part.len())
+    begin..begin + part.len()
 }
 
 impl fmt::Debug for Connection {

@@ -1,7 +1,7 @@
 //! Reads a file on the other host as it is.
 
 use std::collections::VecDeque;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use protocol::Call;
@@ -9,7 +9,7 @@ use protocol::call::CallKind;
 use protocol::filter::{Codec, CompressFilter, Filter};
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 
-use super::{Connection, PendingAnswer};
+use super::{Connection, PendingAnswer, ReceivedPart};
 use crate::{Error, ErrorCode, Result};
 
 /// Bytes that are asked for before they are needed. The server decides how large chunks are. If the file ends earlier, it
@@ -50,7 +50,7 @@ pub(crate) struct RemoteReader {
     session: RemoteSession,
     /// Bytes that may still come.
     left: u64,
-    chunk: Cursor<Vec<u8>>,
+    chunk: ReceivedPart,
     asked: VecDeque<PendingAnswer>,
     /// A read that continued after an error must not look like the end of the file.
     has_failed: bool,
@@ -94,12 +94,13 @@ impl RemoteOpening {
                 self.session.is_open = false;
                 return Ok(None);
             }
-            ReadAnswer::Chunk(chunk) => chunk.data.to_vec(),
+            ReadAnswer::Chunk(chunk) => answer.part(chunk.data),
         };
+        let data = answer.into_part(data);
         let mut reader = RemoteReader {
             session: self.session,
             left: self.limit.unwrap_or(u64::MAX),
-            chunk: Cursor::new(Vec::new()),
+            chunk: ReceivedPart::default(),
             asked: VecDeque::new(),
             has_failed: false,
         };
@@ -125,17 +126,17 @@ impl RemoteReader {
 
     /// Returns whether the next read does not wait.
     pub(crate) fn is_buffered(&self) -> bool {
-        self.chunk.position() < self.chunk.get_ref().len() as u64 || !self.session.is_open || self.has_failed
+        self.chunk.len() > 0 || !self.session.is_open || self.has_failed
     }
 
     /// Takes a chunk, and asks for the next ones.
-    fn accept(&mut self, data: Vec<u8>) -> Result<()> {
+    fn accept(&mut self, data: ReceivedPart) -> Result<()> {
         let size = data.len() as u64;
         if size > self.left {
             return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
         }
         self.left -= size;
-        self.chunk = Cursor::new(data);
+        self.chunk = data;
         if !self.session.is_open {
             return Ok(());
         }
@@ -153,8 +154,8 @@ impl RemoteReader {
         let next = self.asked.pop_front();
         let answer = next.ok_or_else(|| Error::new(ErrorCode::Assert, "no chunk was asked for"))?.wait()?;
         self.session.is_open = !answer.is_closed;
-        let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
-        self.accept(data)
+        let data = answer.part(Chunk::decode(answer.data(), answer.is_closed)?.data);
+        self.accept(answer.into_part(data))
     }
 }
 

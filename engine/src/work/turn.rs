@@ -37,6 +37,8 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     long: bool,
+    /// Nothing is reserved for its helpers. What is reserved lies idle while its owner waits, so the owner goes first.
+    has_no_helpers: bool,
     /// Its number in the order in which work was begun.
     begun: u64,
 }
@@ -104,7 +106,7 @@ impl Slots {
     fn begin(&self) -> Position {
         let mut state = self.state();
         state.begun += 1;
-        Position { long: false, begun: state.begun }
+        Position { long: false, has_no_helpers: true, begun: state.begun }
     }
 
     /// Takes a slot, at once or when the turn has come.
@@ -282,9 +284,8 @@ impl Turn {
     /// Reserves up to `wanted` slots for helpers: free slots at once, then slots that others release, unless short work
     /// waits. One slot always remains for each thread that reserves.
     pub(crate) fn reserve(&self, wanted: usize) -> Reserved {
-        let slots = self.computing().map(|(owned, _)| Arc::clone(&owned.slots));
-        let count = slots.as_ref().map_or(0, |slots| {
-            let mut state = slots.state();
+        let count = self.computing().map_or(0, |(owned, _)| {
+            let mut state = owned.slots.state();
             let count = wanted.min(state.count.saturating_sub(state.reserved + 1));
             let now = count.min(state.free);
             state.free -= now;
@@ -292,20 +293,31 @@ impl Turn {
             state.reserved += count;
             count
         });
-        Reserved { slots, count }
+        if count > 0 {
+            self.has_helpers(true);
+        }
+        Reserved { turn: self.clone(), count }
+    }
+
+    fn has_helpers(&self, has_helpers: bool) {
+        if let Some((owned, position)) = self.computing() {
+            *owned.held() = Some(Position { has_no_helpers: !has_helpers, ..position });
+        }
     }
 }
 
 /// Slots reserved for helpers of a thread. Dropping this releases them.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    slots: Option<Arc<Slots>>,
+    turn: Turn,
     count: usize,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let Some(slots) = &self.slots else { return };
+        let (Turn(Some(owned)), true) = (&self.turn, self.count > 0) else { return };
+        self.turn.has_helpers(false);
+        let slots = &owned.slots;
         let in_use = {
             let mut state = slots.state();
             let owed = self.count.min(state.owed);
@@ -487,6 +499,37 @@ mod tests {
             });
         });
         assert_eq!(slots.state().free, 3);
+    }
+
+    #[test]
+    fn owner_of_reserved_slots_computes_before_long_work_that_began_earlier() {
+        let (slots, order, begun) = (Slots::new(2), Mutex::new(Vec::new()), Barrier::new(2));
+        let note = |name| order.lock().unwrap().push(name);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let turn = slots.turn();
+                turn.run(|| {
+                    turn.takes_long();
+                    begun.wait();
+                    while slots.state().waiting.is_empty() {
+                        std::thread::yield_now();
+                    }
+                    turn.give_way();
+                    note("earlier");
+                });
+            });
+            begun.wait();
+            let turn = slots.turn();
+            turn.run(|| {
+                turn.takes_long();
+                let reserved = turn.reserve(1);
+                // Its own slot becomes the reserved one
+                turn.waiting(|| ());
+                note("owner");
+                drop(reserved);
+            });
+        });
+        assert_eq!((order.into_inner().unwrap(), slots.free()), (vec!["owner", "earlier"], 2));
     }
 
     #[test]

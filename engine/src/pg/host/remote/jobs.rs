@@ -9,7 +9,7 @@ mod session;
 mod unchanged;
 
 use std::collections::VecDeque;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use crate::cancel::CancelToken;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
 use crate::progress::JobProgress;
 use crate::remote::filters::{codec, digest};
-use crate::remote::{Answer, Connection, PendingAnswer};
+use crate::remote::{Answer, Connection, PendingAnswer, ReceivedPart};
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
@@ -107,7 +107,7 @@ impl<'a> JobWorker<'a> {
             session,
             turn: self.turn.clone(),
             cancel: cancel.clone(),
-            chunk: Cursor::new(Vec::new()),
+            chunk: ReceivedPart::default(),
             opened,
             silent: (Instant::now(), 0),
             asked: VecDeque::from([begun]),
@@ -221,7 +221,7 @@ struct JobStream {
     session: FarSession,
     turn: Turn,
     cancel: CancelToken,
-    chunk: Cursor<Vec<u8>>,
+    chunk: ReceivedPart,
     /// Comes first, and says why there is no worker.
     opened: Option<PendingAnswer>,
     /// When data came last, and chunks without data since then.
@@ -255,11 +255,12 @@ impl JobStream {
         let asked = asked.ok_or_else(|| Error::new(ErrorCode::Assert, "unable to continue a job that failed"))?;
         let answer = self.wait(asked)?;
         self.cancel.check()?;
-        self.accept(JobChunk::decode(answer.data())?)
+        self.accept(answer)
     }
 
     /// Takes a chunk, and asks for the next ones.
-    fn accept(&mut self, chunk: JobChunk<'_>) -> Result<()> {
+    fn accept(&mut self, answer: Answer) -> Result<()> {
+        let chunk = JobChunk::decode(answer.data())?;
         if chunk.data.is_empty() && chunk.end.is_none() {
             self.silent.1 += 1;
             let waited = self.silent.0.elapsed().as_millis() / SILENT_INTERVAL.as_millis();
@@ -270,12 +271,9 @@ impl JobStream {
             self.silent = (Instant::now(), 0);
         }
         self.progress.reach(chunk.bytes_done);
-        // In the memory of the one before: a new buffer of this size would be cleared page by page
-        let mut bytes = std::mem::take(&mut self.chunk).into_inner();
-        bytes.clear();
-        bytes.extend_from_slice(chunk.data);
-        self.chunk = Cursor::new(bytes);
+        let part = answer.part(chunk.data);
         self.end = chunk.end.map(OwnedEnd::new).transpose()?;
+        self.chunk = answer.into_part(part);
         match self.end {
             Some(_) => Ok(()),
             None => self.ask(CHUNKS_AHEAD.saturating_sub(self.asked.len())),

@@ -1,7 +1,7 @@
 //! A file that the other host reads, with what it finds.
 
 use std::collections::VecDeque;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use protocol::Call;
@@ -10,7 +10,7 @@ use protocol::filter::Filter;
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 
 use super::filters::Findings;
-use crate::remote::{Connection, PendingAnswer};
+use crate::remote::{Connection, PendingAnswer, ReceivedPart};
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -57,11 +57,12 @@ impl FileRequest {
             session: self.session,
             turn: turn.clone(),
             cancel: cancel.clone(),
-            chunk: Cursor::new(Vec::new()),
+            chunk: ReceivedPart::default(),
             asked: VecDeque::new(),
             findings: None,
         };
-        stream.accept(&chunk)?;
+        let (part, findings) = (answer.part(chunk.data), findings(&chunk)?);
+        stream.accept(answer.into_part(part), findings)?;
         Ok(Some(stream))
     }
 }
@@ -80,13 +81,18 @@ fn cancel(connection: &Arc<Connection>, session: u64) {
     drop(connection.send(&Call::Cancel(CallKind::StorageRead), Some(session)));
 }
 
+/// What comes with the last chunk.
+fn findings(chunk: &Chunk<'_>) -> Result<Option<Findings>> {
+    chunk.results.as_deref().map(Findings::new).transpose()
+}
+
 /// A file that is read.
 pub(super) struct FileStream {
     connection: Arc<Connection>,
     session: u64,
     turn: Turn,
     cancel: CancelToken,
-    chunk: Cursor<Vec<u8>>,
+    chunk: ReceivedPart,
     asked: VecDeque<PendingAnswer>,
     /// Comes with the last chunk.
     findings: Option<Findings>,
@@ -94,9 +100,8 @@ pub(super) struct FileStream {
 
 impl FileStream {
     /// Takes a chunk, and asks for the next ones.
-    fn accept(&mut self, chunk: &Chunk<'_>) -> Result<()> {
-        self.chunk = Cursor::new(chunk.data.to_vec());
-        self.findings = chunk.results.as_deref().map(Findings::new).transpose()?;
+    fn accept(&mut self, chunk: ReceivedPart, findings: Option<Findings>) -> Result<()> {
+        (self.chunk, self.findings) = (chunk, findings);
         while self.findings.is_none() && self.asked.len() < CHUNKS_AHEAD {
             self.asked.push_back(self.connection.send(&Call::ReadNext, Some(self.session))?);
         }
@@ -130,7 +135,9 @@ impl Read for FileStream {
                     return Err(error.into());
                 }
             };
-            self.accept(&Chunk::decode(answer.data(), answer.is_closed)?)?;
+            let chunk = Chunk::decode(answer.data(), answer.is_closed)?;
+            let (part, findings) = (answer.part(chunk.data), findings(&chunk)?);
+            self.accept(answer.into_part(part), findings)?;
         }
     }
 }
