@@ -20,10 +20,21 @@ const SAMPLE_FIRST: Duration = Duration::from_millis(1);
 const TICKS_PER_S: f64 = 100.0;
 
 /// Returns the processor time in seconds of all children that have been waited for, and of their children.
-fn children_processor_s() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").expect("/proc/self/stat");
-    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace();
-    fields.skip(13).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS_PER_S
+pub fn children_processor_s() -> f64 {
+    processor_s("self")[1]
+}
+
+/// Returns the processor time in seconds of a process and of its children that it has waited for.
+pub fn tree_processor_s(process: u32) -> f64 {
+    processor_s(&process.to_string()).iter().sum()
+}
+
+/// The processor time in seconds of a process, and that of its children that it has waited for.
+fn processor_s(process: &str) -> [f64; 2] {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("state of a process");
+    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace().skip(11).take(4);
+    let ticks: Vec<f64> = fields.map(|ticks| ticks.parse().expect("ticks")).collect();
+    [(ticks[0] + ticks[1]) / TICKS_PER_S, (ticks[2] + ticks[3]) / TICKS_PER_S]
 }
 
 /// Returns the processor time in seconds of the whole machine, for work whose processes are children of a server.
