@@ -13,8 +13,6 @@ const FAR: &str = "far.conf";
 const ARCHIVED_MAX: Duration = Duration::from_secs(600);
 /// How often to look whether the background worker or the archiver has ended.
 const WORKER_POLL: Duration = Duration::from_millis(20);
-/// A server has ended the session of a command that has ended.
-const SESSION_END: Duration = Duration::from_millis(500);
 
 /// Backups, and a restore from a repository there, without and with bundles.
 pub fn hosts(report: &mut Report) {
@@ -145,7 +143,7 @@ fn push(hosts: &DistantHosts, tool: Tool, names: &[String]) -> Figures {
         fs::write(status(name), "").expect("segment that waits");
         space.user().own(&status(name));
     }
-    let mut figures = measure(hosts, tool, || {
+    let figures = measure(hosts, tool, || {
         for name in names {
             hosts.run(tool, &["archive-push", &wal.join(name).display().to_string()]).success();
             // PostgreSQL does that when a segment is acknowledged
@@ -156,8 +154,6 @@ fn push(hosts: &DistantHosts, tool: Tool, names: &[String]) -> Figures {
         std::thread::sleep(WORKER_POLL);
     }
     assert_eq!(fs::read_dir(stored).expect("archive").count(), names.len(), "segments in the archive");
-    // The background worker, which does the work, is no child
-    figures.retain(|(measure, _)| *measure != "near cpu s");
     figures
 }
 
@@ -167,24 +163,20 @@ fn measure(hosts: &DistantHosts, tool: Tool, work: impl FnOnce()) -> Figures {
     let [near, far] = [NEAR, FAR].map(|config| Watch::of(&program, home.trim_end_matches('/'), config));
     rustix::fs::sync();
     hosts.passage.take_passed();
-    let processor_s = || [children_processor_s(), tree_processor_s(hosts.server.id())];
-    let (begin, before) = (Instant::now(), processor_s());
+    let begin = Instant::now();
     work();
     let wall = begin.elapsed();
     let [sent, received] = hosts.passage.take_passed().map(|bytes| bytes as f64 / 1024.0);
-    let [near, far] = [near, far].map(Watch::peaks);
-    // The server counts a session once it has waited for its process
-    std::thread::sleep(SESSION_END);
-    let after = processor_s();
+    let [near, far] = [near, far].map(Watch::used);
     vec![
         ("wall s", wall.as_secs_f64()),
-        ("near cpu s", after[0] - before[0]),
-        ("far cpu s", after[1] - before[1]),
+        ("near cpu s", near.processor_s),
+        ("far cpu s", far.processor_s),
         ("sent KiB", sent),
         ("received KiB", received),
-        ("near peak MiB", near.all_mib),
-        ("near own MiB", near.own_mib),
-        ("far peak MiB", far.all_mib),
-        ("far own MiB", far.own_mib),
+        ("near peak MiB", near.peak_mib),
+        ("near own MiB", near.own_peak_mib),
+        ("far peak MiB", far.peak_mib),
+        ("far own MiB", far.own_peak_mib),
     ]
 }

@@ -9,7 +9,7 @@ mod report;
 mod site;
 
 pub use bucket::Bucket;
-pub use cost::{Figures, Watch, children_processor_s, machine_processor_s, tree_processor_s};
+pub use cost::{Figures, Watch, machine_processor_s};
 pub use report::Report;
 pub use site::{STANZA, Site, VERSION};
 

@@ -1,5 +1,6 @@
 //! The cost of commands: wall time, processor time, and the memory of all processes of a program.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,21 +21,10 @@ const SAMPLE_FIRST: Duration = Duration::from_millis(1);
 const TICKS_PER_S: f64 = 100.0;
 
 /// Returns the processor time in seconds of all children that have been waited for, and of their children.
-pub fn children_processor_s() -> f64 {
-    processor_s("self")[1]
-}
-
-/// Returns the processor time in seconds of a process and of its children that it has waited for.
-pub fn tree_processor_s(process: u32) -> f64 {
-    processor_s(&process.to_string()).iter().sum()
-}
-
-/// The processor time in seconds of a process, and that of its children that it has waited for.
-fn processor_s(process: &str) -> [f64; 2] {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("state of a process");
-    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace().skip(11).take(4);
-    let ticks: Vec<f64> = fields.map(|ticks| ticks.parse().expect("ticks")).collect();
-    [(ticks[0] + ticks[1]) / TICKS_PER_S, (ticks[2] + ticks[3]) / TICKS_PER_S]
+fn children_processor_s() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc/self/stat");
+    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace();
+    fields.skip(13).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS_PER_S
 }
 
 /// Returns the processor time in seconds of the whole machine, for work whose processes are children of a server.
@@ -46,10 +36,18 @@ pub fn machine_processor_s() -> f64 {
     [0, 1, 2, 5, 6].iter().map(|&field| ticks[field]).sum::<f64>() / TICKS_PER_S
 }
 
-/// Watches the memory of all processes of one program that were started in one space, by any parent.
+/// Watches memory and processor time of all processes of one program that were started in one space, by any parent.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Memory>,
+    thread: JoinHandle<Seen>,
+}
+
+/// What a watch has seen.
+#[derive(Default)]
+struct Seen {
+    peak: Memory,
+    /// Clock ticks of each process when it was first seen, and when it was last seen.
+    ticks: HashMap<u32, [u64; 2]>,
 }
 
 /// Proportional memory in KiB. Shared memory counts once.
@@ -60,10 +58,13 @@ struct Memory {
     own: u64,
 }
 
-/// The peaks of [`Watch`] in MiB.
-pub struct Peaks {
-    pub all_mib: f64,
-    pub own_mib: f64,
+/// What all processes of a [`Watch`] have used together.
+pub struct Used {
+    /// Processor time, but for the last milliseconds of each process.
+    pub processor_s: f64,
+    pub peak_mib: f64,
+    /// The peak of what is not part of a file.
+    pub own_peak_mib: f64,
 }
 
 impl Watch {
@@ -79,51 +80,75 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut peak, mut pause) = (Memory::default(), SAMPLE_FIRST);
+            let (mut seen, mut pause) = (Seen::default(), SAMPLE_FIRST);
+            let mut is_first = true;
             while !stopped.load(Ordering::Relaxed) {
-                let found = memory(program, &home, &part);
-                peak = Memory { all: peak.all.max(found.all), own: peak.own.max(found.own) };
+                seen.look(program, &home, &part, is_first);
+                is_first = false;
                 std::thread::sleep(pause);
                 pause = SAMPLE_MAX.min(pause + pause / 4);
             }
-            peak
+            seen
         });
         Self { stop, thread }
     }
 
-    /// Ends the watch and returns the peak.
+    /// Ends the watch and returns the peak of the memory.
     pub fn peak_mib(self) -> f64 {
-        self.peaks().all_mib
+        self.used().peak_mib
     }
 
-    /// Ends the watch and returns the peaks.
-    pub fn peaks(self) -> Peaks {
+    /// Ends the watch.
+    pub fn used(self) -> Used {
         self.stop.store(true, Ordering::Relaxed);
-        let peak = self.thread.join().expect("watch of memory");
-        Peaks { all_mib: peak.all as f64 / 1024.0, own_mib: peak.own as f64 / 1024.0 }
+        let seen = self.thread.join().expect("watch");
+        let ticks: u64 = seen.ticks.values().map(|[first, last]| last - first).sum();
+        Used {
+            processor_s: ticks as f64 / TICKS_PER_S,
+            peak_mib: seen.peak.all as f64 / 1024.0,
+            own_peak_mib: seen.peak.own as f64 / 1024.0,
+        }
     }
 }
 
-/// Returns the memory of the processes that run the file `program`, have `home` in their environment and `part` in their
-/// command line.
-fn memory(program: (u64, u64), home: &[u8], part: &str) -> Memory {
-    let mut sum = Memory::default();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let process = entry.path();
-        let ours = fs::metadata(process.join("exe")).is_ok_and(|found| (found.dev(), found.ino()) == program)
-            && fs::read(process.join("environ"))
-                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|line| line == home))
-            && fs::read(process.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(part));
-        if ours {
+impl Seen {
+    /// Looks at the processes that run the file `program`, have `home` in their environment and `part` in their command line.
+    fn look(&mut self, program: (u64, u64), home: &[u8], part: &str, is_first: bool) {
+        let mut sum = Memory::default();
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let process = entry.path();
+            let ours = fs::metadata(process.join("exe")).is_ok_and(|found| (found.dev(), found.ino()) == program)
+                && fs::read(process.join("environ"))
+                    .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|line| line == home))
+                && fs::read(process.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(part));
+            if !ours {
+                continue;
+            }
             let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
             let kib = |name: &str| {
                 let found = rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
                 found.map_or(0, |size| size.parse().expect("KiB"))
             };
             sum = Memory { all: sum.all + kib("Pss:"), own: sum.own + kib("Pss_Anon:") };
+            if let (Some(number), Some(ticks)) = (number(&process), ticks(&process)) {
+                // Processes that ran before have done something else
+                let before = if is_first { ticks } else { 0 };
+                self.ticks.entry(number).or_insert([before, ticks])[1] = ticks;
+            }
         }
+        self.peak = Memory { all: self.peak.all.max(sum.all), own: self.peak.own.max(sum.own) };
     }
-    sum
+}
+
+fn number(process: &Path) -> Option<u32> {
+    process.file_name()?.to_str()?.parse().ok()
+}
+
+/// The clock ticks that a process has used; `None` if it has ended.
+fn ticks(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace().skip(11).take(2);
+    Some(fields.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum())
 }
 
 /// Runs commands one after another, which must succeed, while `watch` measures their memory. The time that the iterator
