@@ -61,6 +61,7 @@ impl Lane {
 }
 
 /// The use of a connection for one file, and the connection of the command itself.
+#[derive(Clone)]
 pub(crate) struct LaneUse(Lane, Arc<Connection>);
 
 impl LaneUse {
