@@ -349,7 +349,8 @@ pub trait RepoStorage: Send + Sync {
         paths.iter().try_for_each(|path| self.remove(path))
     }
 
-    /// Removes a directory and everything below it. A link is removed itself and never followed.
+    /// Removes a directory and everything below it. A link is removed itself and never followed, except one in the place of
+    /// the repository: what it leads to is emptied, and then the removal fails.
     ///
     /// # Errors
     /// Something in it can't be removed.

@@ -5,6 +5,7 @@
 //! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
 //! sends a request, which hides the time that messages travel.
 
+mod channel_link;
 mod first;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
+use self::channel_link::{ChannelEnd, ChannelLink};
 use self::first::{FirstAnswers, FirstRequests};
 use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
@@ -107,7 +109,7 @@ struct Streams {
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
     channels: Option<Arc<Channels>>,
-    parent: Option<Arc<Connection>>,
+    parent: Option<(Arc<Connection>, ChannelEnd)>,
 }
 
 /// A connection to the server on another host. Dropping it ends the server's process.
@@ -124,8 +126,8 @@ pub(crate) struct Connection {
     first: OnceLock<FirstAnswers>,
     /// The way of this connection, for others on it; `None` for those.
     channels: Option<Arc<Channels>>,
-    /// The connection on whose way this one is. It ends with the last one, in the thread that drops that.
-    _parent: Option<Arc<Connection>>,
+    /// The connection on whose way this one is, and the end of this one. That ends with the last one, in the thread that drops that.
+    parent: Option<(Arc<Connection>, ChannelEnd)>,
 }
 
 /// How a connection begins.
@@ -139,40 +141,6 @@ pub(super) struct Beginning<'a> {
     pub(super) offered: Capabilities,
     /// The key of a repository whose [`cipher_options`] the server is asked for.
     pub(super) cipher_key: Option<u32>,
-}
-
-/// A channel of another connection.
-struct ChannelLink {
-    /// Of the other connection. Only the connection on the channel keeps that one itself, because this ends later.
-    parent: Arc<Shared>,
-    parent_name: String,
-    read_name: String,
-    channels: Arc<Channels>,
-    number: u32,
-}
-
-impl Link for ChannelLink {
-    fn read_name(&self) -> String {
-        self.read_name.clone()
-    }
-
-    fn ended(&mut self, _: Duration) -> Error {
-        let text = || format!("unexpected EOF from {}", self.parent_name);
-        let end = lock(&self.parent.queue).end.clone();
-        end.map_or_else(|| Error::new(ErrorCode::Format, text()), |end| end.to_error())
-    }
-
-    fn finish(&mut self, _: Duration) {
-        // The server's locks belong to the first connection
-        self.channels.finish(self.number);
-    }
-
-    fn kill(&mut self) {
-        if self.channels.abort(self.number) {
-            // A thread may be blocked while it sends
-            lock(&self.parent.link).kill();
-        }
-    }
 }
 
 impl Connection {
@@ -225,7 +193,8 @@ impl Connection {
     pub(crate) fn open_channel(self: &Arc<Self>, settings: &RemoteSettings) -> Result<Option<Arc<Self>>> {
         let Some(channels) = &self.channels else { return Ok(None) };
         let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
-        let is_refused = Arc::clone(&input.is_refused);
+        let server_end = input.server_end.clone();
+        let end = ChannelEnd { channels: Arc::clone(channels), number: output.number, server_end: server_end.clone() };
         let link = ChannelLink {
             parent: Arc::clone(&self.shared),
             parent_name: self.name.clone(),
@@ -234,14 +203,15 @@ impl Connection {
             number: output.number,
         };
         let (input, output) = (Box::new(input), Box::new(output));
-        let streams = Streams { link: Box::new(link), input, output, channels: None, parent: Some(Arc::clone(self)) };
+        let streams =
+            Streams { link: Box::new(link), input, output, channels: None, parent: Some((Arc::clone(self), end)) };
         let kind = match &settings.way {
             Way::Ssh(_) => "ssh",
             Way::Tls { .. } => "tls",
         };
         let offered = Capabilities::own().without(Capability::Channels);
         match Self::greeted(settings, Beginning { kind, offered, ..Beginning::default() }, streams) {
-            Err(error) if is_refused.load(Ordering::SeqCst) && !self.has_ended() => {
+            Err(error) if server_end.is_refused() && !self.has_ended() => {
                 crate::debug!("no further channel: {error}");
                 Ok(None)
             }
@@ -260,7 +230,7 @@ impl Connection {
             threads: Vec::new(),
             first: OnceLock::new(),
             channels,
-            _parent: parent,
+            parent,
         };
         let (sender, greeted) = channel();
         let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
@@ -316,6 +286,12 @@ impl Connection {
     /// Returns whether there are, or may be, other connections to the same server.
     pub(crate) fn is_one_of_several(&self) -> bool {
         self.channels.is_none() || self.has(Capability::Channels)
+    }
+
+    /// Waits until the server has ended this channel of another connection in order. Then it has dropped what was open on it, and
+    /// does nothing more. Returns `false` if it has not within the limit, or may have found the channel lost instead.
+    pub(crate) fn was_ended_by_server(&self, limit: Duration) -> bool {
+        self.parent.as_ref().is_some_and(|(_, end)| end.is_by_server(limit))
     }
 
     /// Returns whether nothing can be sent any more.
