@@ -29,6 +29,7 @@ use super::received::Received;
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
+use crate::work::retry::ConnectionEnded;
 use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -298,6 +299,14 @@ impl Connection {
         lock(&self.shared.queue).end.is_some()
     }
 
+    /// Returns why nothing can be sent any more, if that is so.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn connected(&self) -> Result<()> {
+        lock(&self.shared.queue).end.as_ref().map_or(Ok(()), |end| Err(end.to_error()))
+    }
+
     fn start_thread(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let thread = Builder::new().name(name.to_owned()).spawn(move || body(&shared));
@@ -366,11 +375,16 @@ impl Connection {
 
     fn accept(&self, reply: Reply) -> Result<Answer> {
         let message = reply.map_err(|end| end.to_error())?;
-        let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name))?;
+        let answer =
+            AnswerMessage::decode(&message).map_err(|error| error.context(&self.name).cause(ConnectionEnded))?;
         let is_closed = answer.is_closed;
         let data = match answer.outcome {
             Ok(data) => data.map(|data| position(&message, data)),
-            Err(error) => return Err(error.to_error(&self.name)),
+            Err(error) => {
+                let error = error.to_error(&self.name);
+                // One without a session ends the connection, and says nothing about what was asked for
+                return Err(if answer.session.is_none() { error.cause(ConnectionEnded) } else { error });
+            }
         };
         Ok(Answer { message, data, is_closed })
     }

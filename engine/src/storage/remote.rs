@@ -190,8 +190,8 @@ impl RepoStorage for RemoteStorage {
         Concurrency::SERVER
     }
 
-    fn has_ended(&self) -> bool {
-        self.lanes.first().has_ended()
+    fn connected(&self) -> Result<()> {
+        self.lanes.first().connected()
     }
 
     fn display(&self, path: &RepoPath) -> String {
