@@ -7,7 +7,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
-use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
 use super::failure::FarEnd;
@@ -90,7 +89,7 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
     let kept = Kept::default();
     loop {
         let mut message = Vec::new();
-        if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
+        if let Err(error) = AnswerMessage::read(input, &mut message, kept.bytes_left()) {
             return error;
         }
         let (session, fault) = match AnswerMessage::decode(&message) {
