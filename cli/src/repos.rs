@@ -73,13 +73,13 @@ pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
     session_with(config, keys, None)
 }
 
-/// Returns a session with these repositories, one of which may be open.
+/// Returns a session with these repositories, one of which may be open and claimed by a turn.
 ///
 /// # Errors
 /// The same as [`session`].
-pub fn session_with(config: &Config, keys: &[u32], open: Option<&Repo>) -> Result<Session> {
-    let source = |key: u32| match open.filter(|repo| repo.key == key) {
-        Some(repo) => Ok(RepoSource::from(repo.clone())),
+pub fn session_with(config: &Config, keys: &[u32], claimed: Option<&Repo>) -> Result<Session> {
+    let source = |key: u32| match claimed.filter(|repo| repo.key == key) {
+        Some(repo) => Ok(RepoSource::Claimed(repo.clone())),
         None => settings(config, key).map(RepoSource::from),
     };
     let repos = keys.iter().map(|&key| source(key)).collect::<Result<Vec<_>>>()?;

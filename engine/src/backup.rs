@@ -14,6 +14,7 @@ mod names;
 pub(crate) mod phases;
 mod plan;
 mod queue;
+mod refresh;
 mod report;
 mod resume;
 mod saver;

@@ -182,7 +182,8 @@ impl Claim {
         }
     }
 
-    /// Like [`Claim::acquire_to_remove`], but joins the claim that this process already has, if any.
+    /// Like [`Claim::acquire_to_remove`], but joins the claim that this process already has, if any. It must be one that is
+    /// renewed: the joined claim is not.
     ///
     /// # Errors
     /// The same as [`Claim::acquire`].

@@ -36,17 +36,23 @@ const REMOVED_AT_ONCE: usize = 100;
 /// The same for directories of WAL.
 const DIRECTORIES_AT_ONCE: usize = 4;
 
-/// Expires in every repository. A failure in one is logged and does not affect the others.
+/// Expires in every repository. A failure in one is logged and does not affect the others. In those with the `claimed` keys,
+/// this process has a claim that it renews, which the expire joins.
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalid`] for a backup together with the oldest one, [`ErrorCode::Command`] if any repository
 /// failed, and the error of the token.
-pub(crate) fn run(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<ExpireSummary> {
-    let (repos, warnings, duration) = log::observe(|| expire(request, session, repos))?;
+pub(crate) fn run(
+    request: &ExpireRequest,
+    session: &Session,
+    repos: &[Repo],
+    claimed: &[u32],
+) -> Result<ExpireSummary> {
+    let (repos, warnings, duration) = log::observe(|| expire(request, session, repos, claimed))?;
     Ok(ExpireSummary { repos, warnings, duration })
 }
 
-fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<Vec<Expired>> {
+fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo], claimed: &[u32]) -> Result<Vec<Expired>> {
     if request.set.is_some() && request.oldest {
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
@@ -54,7 +60,8 @@ fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<
     let set_found = AtomicBool::new(false);
     for (index, repo) in repos.iter().enumerate() {
         let is_last = index + 1 == repos.len();
-        match run_in(repo, request, session, is_last, &set_found) {
+        let task = Task { repo, claim: None, now: 0, request, session, is_last, set_found: &set_found };
+        match run_in(task, claimed.contains(&repo.key)) {
             Ok(here) => expired.push(here),
             Err(error) => {
                 session.cancel_token().check()?;
@@ -73,25 +80,20 @@ fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<
     }
 }
 
-/// Expires in one repository, under a claim.
-fn run_in(
-    repo: &Repo,
-    request: &ExpireRequest,
-    session: &Session,
-    is_last: bool,
-    set_found: &AtomicBool,
-) -> Result<Expired> {
+/// Expires in one repository, under a claim, which may be one that this process has already.
+fn run_in(task: Task<'_>, joins: bool) -> Result<Expired> {
+    let Task { repo, request, session, .. } = task;
     let retention = request.retention.get(&repo.key).cloned().unwrap_or_default();
     if request.dry_run {
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
-        let now = Timestamp::now().as_second();
-        return Task { repo, claim: None, now, request, session, is_last, set_found }.run(&retention);
+        return Task { now: Timestamp::now().as_second(), ..task }.run(&retention);
     }
-    let claim = Claim::join(repo, session.stanza(), session.claimant(), "expire", session.cancel_token())?;
+    let take = if joins { Claim::join } else { Claim::acquire_to_remove };
+    let claim = take(repo, session.stanza(), session.claimant(), "expire", session.cancel_token())?;
     let now = claim.acquired_at()?;
     let guarded = claim.guard(repo);
-    Task { repo: &guarded, claim: Some(&claim), now, request, session, is_last, set_found }.run(&retention)
+    Task { repo: &guarded, claim: Some(&claim), now, ..task }.run(&retention)
 }
 
 /// Expiry in one repository.

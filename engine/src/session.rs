@@ -62,6 +62,8 @@ pub enum RepoSource {
     Settings(RepoSettings),
     /// It is open.
     Open(Repo),
+    /// It is open, and a turn of this process has a claim on the stanza there. Commands join it.
+    Claimed(Repo),
 }
 
 impl From<RepoSettings> for RepoSource {
@@ -80,7 +82,7 @@ impl RepoSource {
     fn key(&self) -> u32 {
         match self {
             RepoSource::Settings(settings) => settings.key,
-            RepoSource::Open(repo) => repo.key,
+            RepoSource::Open(repo) | RepoSource::Claimed(repo) => repo.key,
         }
     }
 
@@ -97,14 +99,14 @@ impl RepoSource {
                 let cipher = Cipher::from_passphrase(settings.cipher_pass.as_ref());
                 Repo { cipher, ..Repo::unreachable(settings.key, error) }
             }
-            RepoSource::Open(repo) => repo.clone(),
+            RepoSource::Open(repo) | RepoSource::Claimed(repo) => repo.clone(),
         }
     }
 
     fn open(&self) -> Result<Repo> {
         match self {
             RepoSource::Settings(settings) => Repo::open(settings),
-            RepoSource::Open(repo) => Ok(repo.clone()),
+            RepoSource::Open(repo) | RepoSource::Claimed(repo) => Ok(repo.clone()),
         }
     }
 }
@@ -211,6 +213,11 @@ impl Session {
 
     fn lock(&self, kinds: &[LockType]) -> Result<Box<dyn HeldLocks>> {
         self.locks.acquire(&self.stanza, kinds, &self.lock_keys, &self.exec_id)
+    }
+
+    /// The keys of the repositories in which commands join a claim.
+    fn claimed(&self) -> impl Iterator<Item = u32> {
+        self.repos.iter().filter(|source| matches!(source, RepoSource::Claimed(_))).map(RepoSource::key)
     }
 
     /// Opens the repository of a command that works on one.

@@ -442,6 +442,53 @@ mod tests {
         claim(None).unwrap();
     }
 
+    /// Gives the cluster of a control file another system identifier.
+    fn replace_cluster(control: &[u8]) -> Vec<u8> {
+        let mut control = control.to_vec();
+        let is_checksum = |at: &usize| control[*at..at + 4] == crc32c::crc32c(&control[..*at]).to_le_bytes();
+        let at = (0..control.len() - 4).find(is_checksum).unwrap();
+        control[0] ^= 1;
+        let checksum = crc32c::crc32c(&control[..at]).to_le_bytes();
+        control[at..at + 4].copy_from_slice(&checksum);
+        control
+    }
+
+    #[test]
+    fn cluster_that_changes_during_the_wait_for_a_claim_leaves_no_repository_with_another_than_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("global/pg_control");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let mut control = include_bytes!("../../tests/fixtures/pg/pg_control_15").to_vec();
+        control.resize(8192, 0);
+        std::fs::write(&path, &control).unwrap();
+        let replaced = replace_cluster(&control);
+        let (first, second) = (MemoryStorage::new(), MemoryStorage::new());
+        let changes = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let is_on = Arc::clone(&changes);
+        let changing = FaultyStorage::new(Arc::new(second.clone())).after(move |op, claim| {
+            let is_claimed = op == crate::storage::faulty::Op::Finish && claim.as_str().contains("backup.claim");
+            if is_claimed && is_on.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::write(&path, &replaced).unwrap();
+            }
+        });
+        let repos = [repo_on(Arc::new(first), None), Repo { key: 2, ..repo_on(Arc::new(changing), None) }];
+        for repo in &repos {
+            create_in(repo, &stanza(), &pg(VERSION, 7), RepoFormat::V5).unwrap();
+        }
+        let session = Session::new(stanza(), repos.clone()).unwrap();
+        let session = session.with_lock_path(dir.path().join("lock")).with_exec_id("1-x");
+        let pg = crate::backup::BackupRequest::new(PgSettings::new(dir.path())).pg;
+        let request = StanzaRequest { online: false, pg, formats: [].into() };
+        let error = upgrade(&request, &session, &repos).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileInvalid);
+        assert!(error.message.contains("the cluster changed"), "{error}");
+        let current = |repo: &Repo| info_files::load_backup_info(repo, &stanza()).unwrap().current().system_id;
+        assert_eq!(current(&repos[1]), 7, "the second one is as it was");
+        changes.store(false, std::sync::atomic::Ordering::Relaxed);
+        let summary = upgrade(&request, &session, &repos).unwrap();
+        assert_eq!(repos.each_ref().map(current), [summary.system_id; 2]);
+    }
+
     #[test]
     fn stanza_of_format_6_without_encryption_has_no_keys() {
         let memory = MemoryStorage::new();

@@ -192,7 +192,15 @@ pub trait RepoStorage: Send + Sync {
 
     /// Returns whether the connection to the repository has ended for good, so that it has to be opened again.
     fn has_ended(&self) -> bool {
-        false
+        self.connected().is_err()
+    }
+
+    /// Returns why the connection to the repository has ended for good, if it has.
+    ///
+    /// # Errors
+    /// That error.
+    fn connected(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Returns the path for messages: absolute, including the name of the store.
@@ -341,7 +349,8 @@ pub trait RepoStorage: Send + Sync {
         paths.iter().try_for_each(|path| self.remove(path))
     }
 
-    /// Removes a directory and everything below it. A link is removed itself and never followed.
+    /// Removes a directory and everything below it. A link is removed itself and never followed, except one in the place of
+    /// the repository: what it leads to is emptied, and then the removal fails.
     ///
     /// # Errors
     /// Something in it can't be removed.

@@ -20,13 +20,13 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     run_with(config, None)
 }
 
-/// Does the same where a repository is open. A backup runs it with its own configuration converted to that of expire, and
-/// shares the lock.
+/// Does the same where a repository is open and claimed by a turn. A backup runs it with its own configuration converted to
+/// that of expire, and shares the lock.
 ///
 /// # Errors
 /// The same as [`run`].
-pub fn run_with(config: &Config, open: Option<&Repo>) -> Result<ExitStatus> {
-    let session = repos::session_with(config, &config.repo_keys_selected(), open)?;
+pub fn run_with(config: &Config, claimed: Option<&Repo>) -> Result<ExitStatus> {
+    let session = repos::session_with(config, &config.repo_keys_selected(), claimed)?;
     let turn = session.begin_backup()?;
     let request = request(config)?;
     let done = turn.expire(&request)?;

@@ -8,7 +8,7 @@ use repo_format::backup_info::BackupEntry;
 use repo_format::layout;
 use repo_format::manifest::Manifest;
 
-use super::{Backup, whole};
+use super::{Backup, refresh, whole};
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::{ErrorCode, Result, ending, warn};
 
@@ -42,7 +42,7 @@ pub(super) fn complete(
         }
         storage.sync_path(&layout::backup_stanza(stanza))
     };
-    let load_archive_info = || info_files::load_archive_info_to_refresh(repo, stanza);
+    let load_archive_info = || refresh::load(repo, stanza);
     // Anew: others may have changed it while files were copied
     let load_backup_info = || info_files::load_backup_info(repo, stanza);
     let (loaded, done) =
@@ -60,19 +60,7 @@ pub(super) fn complete(
     let entry = BackupEntry::from_manifest(manifest)?;
     info.backups.insert(manifest.data.label.clone(), entry.clone());
     let save_info = || info_files::save_backup_info(repo, stanza, &info);
-    // Rewritten only to be as recent as the backup, so that a store's lifecycle rule does not remove it earlier
-    let save_archive_info = || match &archive {
-        Ok(Some(archive)) => info_files::save_archive_info(repo, stanza, archive),
-        Ok(None) => {
-            let name = storage.display(&layout::archive_info(stanza));
-            warn!(
-                "'{name}' is damaged, and may have cipher keys that its copy lacks\nHINT: {}",
-                info_files::DAMAGED_HINT
-            );
-            Ok(())
-        }
-        Err(_) => Ok(()),
-    };
+    let save_archive_info = || archive.as_ref().map_or(Ok(()), |archive| archive.save(repo, stanza));
     // The manifest completed the backup, so a failure here is only a warning
     let unmark = || {
         if let Err(error) = claim.unmark() {

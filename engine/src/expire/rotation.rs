@@ -279,4 +279,16 @@ mod tests {
             assert_eq!(info_files::load_archive_info_copy(&repo, &stanza()).unwrap().as_ref(), Some(&old));
         }
     }
+    #[test]
+    fn rotation_that_can_not_read_archive_info_at_the_moment_fails_and_names_no_keys() {
+        let memory = MemoryStorage::new();
+        let old = archive_info(RepoFormat::V6, 9999 * DAY);
+        info_files::save_archive_info(&repo_on(memory.clone()), &stanza(), &old).unwrap();
+        // archive.info was loaded before, so the first read is that of its copy
+        let faulty = FaultyStorage::new(Arc::new(memory.clone())).fail(Op::Read, 2);
+        let error = rotate_after(Some(old.clone()), &repo_on(faulty), RepoFormat::V6, &request(), &[]).unwrap_err();
+        assert!(error.message.starts_with("unable to load info file '/archive/demo/archive.info': fault"), "{error}");
+        assert!(error.hints.is_empty(), "{error}");
+        assert_eq!(current(&repo_on(memory)), ["1", "1"]);
+    }
 }

@@ -130,7 +130,7 @@ fn expire(repo: &Repo, full: u32, set: Option<&str>) -> Result<()> {
         history: None,
     };
     let request = ExpireRequest { set: set.map(str::parse).transpose()?, ..ExpireRequest::default() };
-    run(&request.keep(1, retention), &session(repo)?, std::slice::from_ref(repo)).map(drop)
+    run(&request.keep(1, retention), &session(repo)?, std::slice::from_ref(repo), &[]).map(drop)
 }
 
 fn session(repo: &Repo) -> Result<Session> {
@@ -234,7 +234,7 @@ fn expire_keeping_proven(repo: &Repo) -> Result<ExpireSummary> {
     let session = Session::new("demo".parse()?, [repo.clone()])?;
     let retention = [(1, Retention::full_backups(1))].into();
     let request = ExpireRequest { retention, keep_proven: true, dry_run: true, ..ExpireRequest::default() };
-    run(&request, &session, std::slice::from_ref(repo))
+    run(&request, &session, std::slice::from_ref(repo), &[])
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn proofs_that_cannot_be_removed_are_only_a_warning() -> Result<()> {
     let session = Session::new("demo".parse()?, [repo.clone()])?;
     let retention = [(1, Retention::full_backups(1))].into();
     let request = ExpireRequest { retention, ..ExpireRequest::default() };
-    let summary = run(&request, &session, std::slice::from_ref(&repo))?;
+    let summary = run(&request, &session, std::slice::from_ref(&repo), &[])?;
     assert_eq!(summary.repos[0].backups.len(), 2);
     assert!(!summary.warnings.texts.is_empty());
     Ok(())

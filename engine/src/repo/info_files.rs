@@ -68,7 +68,8 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// Loads archive.info for a command that may save it.
 ///
 /// # Errors
-/// The same as [`load_archive_info`], and the file is damaged and has a newer format than its copy.
+/// The same as [`load_archive_info`], the file can't be read at the moment, or it is damaged and has a newer format than
+/// its copy.
 pub(crate) fn load_archive_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
     load_archive(repo, stanza, Purpose::Save)
 }
@@ -77,15 +78,21 @@ pub(crate) fn load_archive_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<
 /// cipher keys that its copy lacks. Then it has to stay as it is.
 ///
 /// # Errors
-/// The same as [`load_archive_info`].
+/// The same as [`load_archive_info`], and the file can't be read at the moment, which tells nothing about its content.
 pub(crate) fn load_archive_info_to_refresh(repo: &Repo, stanza: &Stanza) -> Result<Option<ArchiveInfo>> {
-    let file = load_file(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin));
-    let is_damaged = match file {
+    let path = layout::archive_info(stanza);
+    let is_damaged = match load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)) {
         Ok(info) => return Ok(Some(info)),
+        Err(error) if !is_about_content(&error) => return Err(unread(repo, &path, error)),
         Err(error) => error.code != ErrorCode::FileMissing,
     };
     let info = load_archive_info(repo, stanza)?;
     Ok((!is_damaged || !has_rotating_keys(&info)).then_some(info))
+}
+
+/// The error for a file that can't be read at the moment.
+fn unread(repo: &Repo, path: &RepoPath, error: Error) -> Error {
+    error.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))
 }
 
 /// Returns whether archive.info has cipher keys to which others are added.
@@ -116,7 +123,8 @@ pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInf
 /// Loads backup.info for a command that may save it.
 ///
 /// # Errors
-/// The same as [`load_backup_info`], and the file is damaged and has a newer format than its copy.
+/// The same as [`load_backup_info`], the file can't be read at the moment, or it is damaged and has a newer format than
+/// its copy.
 pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_backup(repo, stanza, Purpose::Save)
 }
@@ -177,6 +185,14 @@ pub fn check_keys(repo: &Repo, path: &RepoPath, has_keys: bool) -> Result<()> {
 /// has another key with the same id, or a newer format, or if archive.info is damaged and may have keys that its copy
 /// lacks.
 pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<()> {
+    prepare_archive_info(repo, stanza, info)?.save(repo)
+}
+
+/// Prepares to save archive.info: reads the stored files. So an error of reading differs from one of writing.
+///
+/// # Errors
+/// The same as [`save_archive_info`], except those of writing.
+pub(crate) fn prepare_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Result<PreparedInfo> {
     let path = layout::archive_info(stanza);
     let (mut info, mut order) = (info.clone(), PutOrder::Any);
     match info.keys.take() {
@@ -192,7 +208,25 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
             info.keys = Some(merged.keys);
         }
     }
-    save_pair(repo, &path, order, &Text { format: info.format, bytes: info.serialize()? })
+    let text = Text { format: info.format, bytes: info.serialize()? };
+    Ok(PreparedInfo { path, order, text })
+}
+
+/// An info file that only has to be written.
+pub(crate) struct PreparedInfo {
+    path: RepoPath,
+    order: PutOrder,
+    text: Text,
+}
+
+impl PreparedInfo {
+    /// Saves the file and its copy.
+    ///
+    /// # Errors
+    /// One of them can't be written.
+    pub(crate) fn save(&self, repo: &Repo) -> Result<()> {
+        save_pair(repo, &self.path, self.order, &self.text)
+    }
 }
 
 /// Fails if another process has upgraded the stored file to a newer format since it was loaded. Its new keys would be lost.
@@ -266,9 +300,9 @@ fn load_pair<T>(
     let first = match load(path) {
         Ok(info) => return Ok(info),
         // The copy may have the format from before an upgrade, and would replace the file when it is saved
-        Err(error) if format::is_unsupported(&error) => {
-            return Err(error.context(format_args!("unable to load info file '{}'", name())));
-        }
+        Err(error) if format::is_unsupported(&error) => return Err(unread(repo, path, error)),
+        // Nor does it replace a file that may be intact
+        Err(error) if purpose == Purpose::Save && !is_about_content(&error) => return Err(unread(repo, path, error)),
         Err(error) => error,
     };
     let copy = load(&layout::copy(path)).map_err(|second| {

@@ -66,15 +66,21 @@ impl BackupTurn<'_> {
 
     /// The open repository of the last backup, for what follows it. It is opened again, with a new claim, if its connection
     /// has ended since: the backup is complete, and what follows needs no more than another connection. `None` if that
-    /// fails, or before the first backup.
+    /// fails, or before the first backup. The turn then has no claim that is renewed: what follows needs its own.
     pub fn repo(&mut self) -> Option<&Repo> {
         if self.repo.as_ref()?.storage.has_ended()
             && let Err(error) = self.open_again()
         {
             info!("unable to open the repository again after the backup: {error}");
+            self.give_up_claim();
             return None;
         }
         self.repo.as_ref()
+    }
+
+    /// Leaves a claim that can be neither renewed nor removed, because its connection has ended.
+    fn give_up_claim(&mut self) {
+        self.claim.take().into_iter().for_each(Claim::leave);
     }
 
     fn open_again(&mut self) -> Result<()> {
@@ -82,7 +88,8 @@ impl BackupTurn<'_> {
         let repo = self.session.open_first()?;
         let claim = Claim::acquire(&repo, stanza, self.session.claimant(), "backup", cancel)?;
         // It can't be removed over the old connection, and the new one has its name
-        self.claim.replace(claim).into_iter().for_each(Claim::leave);
+        self.give_up_claim();
+        self.claim = Some(claim);
         self.repo = Some(repo);
         Ok(())
     }
@@ -107,6 +114,8 @@ impl BackupTurn<'_> {
     /// [`ErrorCode::Command`](crate::ErrorCode::Command) if any repository failed, with the first failure as its source,
     /// the error of opening if none can be opened, and the error of the token.
     pub fn expire(&self, request: &ExpireRequest) -> Result<ExpireSummary> {
-        expire::run(request, self.session, &self.session.open_some()?)
+        let own = self.repo.as_ref().filter(|repo| self.claim.is_some() && !repo.storage.has_ended());
+        let claimed: Vec<u32> = own.map(|repo| repo.key).into_iter().chain(self.session.claimed()).collect();
+        expire::run(request, self.session, &self.session.open_some()?, &claimed)
     }
 }

@@ -22,8 +22,8 @@ use crate::{Error, ErrorCode, Repo, Result};
 /// current one. Raises the format where a newer one is asked for.
 ///
 /// # Errors
-/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
-/// [`ErrorCode::LockAcquire`] if another host is working on the stanza; [`ErrorCode::Format`] for an older format.
+/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree, or if the
+/// cluster changes meanwhile; [`ErrorCode::LockAcquire`] if another host is working on the stanza; [`ErrorCode::Format`] for an older format.
 pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]) -> Result<StanzaSummary> {
     let stanza = session.stanza();
     in_each(request, session, repos, |repo, pg| {
@@ -35,10 +35,21 @@ pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]
             return Ok(unchanged(repo, stanza));
         }
         let claim = claim(repo, session, &plan)?;
-        // The claim may have taken minutes, in which the cluster was upgraded
-        let pg = primary_control(request, session.cancel_token())?;
-        upgrade_in(&claim.guard(repo), stanza, &pg, wanted)
+        // The claim may have taken minutes
+        check_unchanged(pg, &primary_control(request, session.cancel_token())?)?;
+        upgrade_in(&claim.guard(repo), stanza, pg, wanted)
     })
+}
+
+/// Fails if the cluster was upgraded or replaced since the command began. Repositories before this one may have got the
+/// old one, so the command has to go through all of them again.
+fn check_unchanged(before: &PgControl, now: &PgControl) -> Result<()> {
+    if (before.version, before.system_id) == (now.version, now.system_id) {
+        return Ok(());
+    }
+    let name = |pg: &PgControl| format!("version {}, system-id {}", pg.version, pg.system_id);
+    let text = format!("the cluster changed while the stanza was claimed: from {} to {}", name(before), name(now));
+    Err(Error::new(ErrorCode::FileInvalid, text).hint("run the command again."))
 }
 
 /// Claims the stanza. Before another format, makes sure that no backup runs without a claim.

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::error::request_error;
-use self::reader::ObjectReader;
+use self::reader::{ObjectReader, Source};
 use self::writer::ObjectUpload;
 use super::as_of::{AsOf, ListVersions};
 use super::{
@@ -189,7 +189,10 @@ impl ObjectStorage {
         };
         let options = GetOptions { range: wanted, version: version.map(str::to_owned), ..GetOptions::default() };
         let error = match self.store.get_opts(&key, options).await {
-            Ok(result) => return Ok(Some(Box::new(ObjectReader::start(self, path, key, result)))),
+            Ok(result) => {
+                let source = Source { key, version: version.map(str::to_owned) };
+                return Ok(Some(Box::new(ObjectReader::start(self, path, source, result))));
+            }
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };

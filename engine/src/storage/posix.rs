@@ -228,7 +228,8 @@ impl RepoStorage for PosixStorage {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         let absolute = self.absolute(path);
-        // The repository itself may be behind a link; any other link may lead to something else
+        // The repository itself may be behind a link, which stays, as in pgBackRest: what is stored next would create a
+        // directory in its place. Any other link may lead to something else
         if !path.as_str().is_empty() && fs::symlink_metadata(&absolute).is_ok_and(|found| found.is_symlink()) {
             warn!("path '{}' is a link: what it leads to is not removed", absolute.display());
             return remove_entry(&absolute, ErrorCode::PathRemove);
@@ -239,10 +240,6 @@ impl RepoStorage for PosixStorage {
     fn remove_empty(&self, path: &RepoPath) -> Result<()> {
         let absolute = self.absolute(path);
         match fs::remove_dir(&absolute) {
-            // The repository itself may be behind a link, which is all that can be removed in one step
-            Err(e) if e.kind() == ErrorKind::NotADirectory && path.as_str().is_empty() => {
-                remove_entry(&absolute, ErrorCode::PathRemove)
-            }
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 Err(error(ErrorCode::PathRemove, "unable to remove path '{}'", &absolute, e))
             }
@@ -376,6 +373,26 @@ mod tests {
         assert!(dir.path().join("real/a/b").exists());
         storage.remove_all(&path("a")).unwrap();
         assert!(!dir.path().join("real/a").exists());
+        put(&storage, &path("a/b"), b"x", WriteOptions::ATOMIC).unwrap();
+        let link = dir.path().join("repo");
+        // The error of pgBackRest, which has removed the content
+        let expected = format!("unable to remove path '{}': [20] Not a directory", link.display());
+        for error in [storage.remove_all(&RepoPath::root()), storage.remove_empty(&RepoPath::root())] {
+            assert_eq!(error.unwrap_err().to_string(), expected);
+            assert!(link.is_symlink() && dir.path().join("real").exists());
+        }
+        assert!(!dir.path().join("real/a").exists());
+    }
+
+    #[test]
+    fn link_of_the_repository_is_not_removed_although_something_was_stored_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("real"), dir.path().join("repo")).unwrap();
+        let storage = PosixStorage::new(dir.path().join("repo"));
+        put(&storage, &path("archive/demo/x"), b"x", WriteOptions::ATOMIC).unwrap();
+        assert_eq!(storage.remove_empty(&RepoPath::root()).unwrap_err().code, ErrorCode::PathRemove);
+        assert_eq!(get(&storage, &path("archive/demo/x"), 10).unwrap().unwrap(), b"x");
     }
 
     #[test]

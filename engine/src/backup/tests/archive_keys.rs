@@ -2,6 +2,8 @@
 
 use repo_format::archive_info::ArchiveInfo;
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::stanza::StanzaRequest;
 use crate::storage::{WriteOptions, put};
@@ -67,4 +69,45 @@ fn damaged_archive_info_whose_copy_may_lack_a_key_is_kept_by_a_repair() {
     let kept: Vec<&String> = names.iter().filter(|name| name.starts_with("archive.info.damaged-")).collect();
     let [kept] = kept.as_slice() else { panic!("{names:?}") };
     assert_eq!(stored(&world, &layout::archive_stanza(&stanza()).join(kept).unwrap()), damaged);
+}
+
+/// Makes a backup in which these reads of archive.info, counted from 0 from the time when the backup is complete, fail.
+/// Returns the texts of the warnings.
+fn backup_with_failing_reads(world: &World, failing: std::ops::Range<usize>) -> Vec<String> {
+    let faulty = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let (inner, is_complete, reads) = (faulty.clone(), AtomicBool::new(false), AtomicUsize::new(0));
+    let storage = faulty.before(move |op, path| {
+        if op == Op::Finish && path.file_name() == "backup.manifest" {
+            is_complete.store(true, Ordering::SeqCst);
+        }
+        let is_one = op == Op::Read && path.file_name() == "archive.info" && is_complete.load(Ordering::SeqCst);
+        if is_one && failing.contains(&reads.fetch_add(1, Ordering::SeqCst)) {
+            let so_far = inner.calls().iter().filter(|(op, _)| *op == Op::Read).count() as u64;
+            drop(inner.clone().fail(Op::Read, so_far + 1));
+        }
+    });
+    let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
+    let summary = world.session(&repo).backup(&world.settings(BackupType::Full)).unwrap();
+    assert!(world.info().backups.contains_key(&summary.label));
+    summary.warnings.texts
+}
+
+#[test]
+fn read_of_archive_info_that_fails_at_the_end_of_a_backup_is_repeated_and_no_damage() {
+    let world = World::new(Some("secret"));
+    upgrade(&world).unwrap();
+    let before = stored(&world, &archive_info());
+    // The first read is that of the load, the second that of the save
+    assert_eq!(backup_with_failing_reads(&world, 0..1), [""; 0]);
+    assert_ne!(stored(&world, &archive_info()), before, "it is written anew");
+    assert_eq!(backup_with_failing_reads(&world, 1..2), [""; 0]);
+    let before = stored(&world, &archive_info());
+    for first in [0, 1] {
+        let warnings = backup_with_failing_reads(&world, first..usize::MAX);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.contains("archive.info' is not written anew after the backup: "), "{warning}");
+        assert!(warning.contains("fault injected"), "{warning}");
+        assert!(!warning.contains("keys") && !warning.contains("damaged"), "{warning}");
+        assert_eq!(stored(&world, &archive_info()), before);
+    }
 }

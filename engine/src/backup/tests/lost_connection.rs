@@ -1,7 +1,8 @@
-//! A connection to the repository that ends when the backup is complete.
+//! A connection to the repository that ends: when a backup is complete, or while one is verified.
 
 use crate::expire::ExpireRequest;
 use crate::repo::RepoSettings;
+use crate::session::RepoSource;
 use crate::storage::open::{OpenStorage, OpenedStorage};
 
 use super::*;
@@ -35,22 +36,62 @@ fn what_follows_a_complete_backup_gets_a_new_connection_if_that_of_the_backup_ha
             left.insert(0, second.clone());
         }
         let connections = Connections { left: Arc::new(Mutex::new(left)) };
-        let session = Session::new(stanza(), [RepoSettings::new(connections)]).unwrap();
-        let session = session.with_lock_path(world.dir.path().join("lock")).with_exec_id("1-x");
-        let mut turn = session.begin_backup().unwrap();
+        let session = |source: RepoSource| {
+            let session = Session::new(stanza(), [source]).unwrap();
+            session.with_lock_path(world.dir.path().join("lock")).with_exec_id("1-x")
+        };
+        let of_backup = session(RepoSettings::new(connections.clone()).into());
+        let mut turn = of_backup.begin_backup().unwrap();
         let summary = turn.run(&world.settings(BackupType::Full)).unwrap();
         assert!(turn.repo().is_some() && second.calls().is_empty());
         first.end();
         let repo = turn.repo().cloned();
         assert_eq!(repo.is_some(), reconnects);
-        if let Some(repo) = repo {
-            let expire = Session::new(stanza(), [repo.clone()]).unwrap().with_exec_id("1-x");
-            crate::expire::run(&ExpireRequest::default(), &expire, &[repo]).unwrap();
-        }
+        let claims = || {
+            let names = world.repo.storage.names(&layout::backup_stanza(&stanza())).unwrap().unwrap();
+            names.iter().filter(|name| name.starts_with("backup.claim")).count()
+        };
+        assert_eq!(claims(), 1);
+        // The host of the repository may answer again
+        connections.left.lock().unwrap().push(second);
+        let source = repo.map_or_else(|| RepoSettings::new(connections).into(), RepoSource::Claimed);
+        session(source).expire(&ExpireRequest::default()).unwrap();
+        // Nobody renews the claim of the connection that has ended. So expire takes its own, and gives it back
+        assert_eq!(claims(), usize::from(reconnects));
         turn.keep_phases(&summary, None);
         drop(turn);
         assert_eq!(world.has("proof/demo/backups.json"), reconnects);
-        let names = world.repo.storage.names(&layout::backup_stanza(&stanza())).unwrap().unwrap();
-        assert_eq!(names.iter().any(|name| name.starts_with("backup.claim")), !reconnects, "{names:?}");
+        assert_eq!(claims(), 0);
     }
+}
+
+#[test]
+fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
+    let world = World::new(None);
+    (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    world.run(world.settings(BackupType::Full)).unwrap();
+    // A retry would be waited for
+    let request = VerifyRequest { job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+    let run_on = |storage: &FaultyStorage| {
+        let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+        crate::verify::run(&request, &world.session(&repo), &repo)
+    };
+    let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    assert_eq!(run_on(&whole).unwrap().errors, 0);
+    let begin = Instant::now();
+    for left in 0..whole.calls().len() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let storage = Arc::new(Mutex::new(None::<FaultyStorage>));
+        let ending = Arc::clone(&storage);
+        let faulty = FaultyStorage::new(Arc::clone(&world.repo.storage)).before(move |_, _| {
+            if calls.fetch_add(1, Ordering::SeqCst) >= left {
+                ending.lock().unwrap().iter().for_each(FaultyStorage::end);
+            }
+        });
+        *storage.lock().unwrap() = Some(faulty.clone());
+        let error = run_on(&faulty).err().unwrap_or_else(|| panic!("{left} calls"));
+        assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"), "{left} calls");
+        storage.lock().unwrap().take();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }

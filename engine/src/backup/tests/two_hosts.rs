@@ -82,7 +82,7 @@ impl Other {
                 let session = world.session(repo).with_claimant(Claimant::on_host("b", WAITS));
                 let request = ExpireRequest { checksum_page_error: false, ..ExpireRequest::default() };
                 let request = request.keep(repo.key, retention());
-                let run = || expire::run(&request, &session, std::slice::from_ref(repo));
+                let run = || expire::run(&request, &session, std::slice::from_ref(repo), &[]);
                 // On a busy machine its own claim may seem too old
                 while run().is_err_and(|error| error.message.contains("in time")) {}
             }

@@ -102,6 +102,25 @@ fn damaged_file_of_format_6_is_not_replaced_by_its_copy_of_format_5_but_the_copy
 }
 
 #[test]
+fn read_of_archive_info_that_fails_for_a_moment_is_no_damage() {
+    let memory = MemoryStorage::new();
+    let plain = repo(Some("secret"), &memory);
+    save_archive_info(&plain, &stanza(), &of_format_6()).unwrap();
+    let failing = || {
+        let storage = FaultyStorage::new(Arc::new(memory.clone())).fail(Op::Read, 1);
+        Repo { storage: Arc::new(storage), ..plain.clone() }
+    };
+    let to_refresh = load_archive_info_to_refresh(&failing(), &stanza()).unwrap_err();
+    for error in [to_refresh, load_archive_info_to_save(&failing(), &stanza()).unwrap_err()] {
+        assert_eq!(error.code, ErrorCode::Service);
+        let expected = "unable to load info file '/archive/main/archive.info': fault injected";
+        assert!(error.message.starts_with(expected), "{error}");
+    }
+    // Who only reads takes the copy
+    assert_eq!(load_archive_info(&failing(), &stanza()).unwrap(), load_archive_info(&plain, &stanza()).unwrap());
+}
+
+#[test]
 fn new_key_is_in_the_file_before_it_is_in_the_copy() {
     let memory = MemoryStorage::new();
     let plain = repo(Some("secret"), &memory);

@@ -19,7 +19,7 @@ use object_store::{
 use serde_json::Value;
 
 use super::api::{Api, ApiCall};
-use super::list::{is_of, object};
+use super::list::{is_of, object, text};
 use super::upload::{Resumable, put};
 use super::{batch, failed};
 use crate::storage::http::foreign::{foreign, shown};
@@ -99,7 +99,7 @@ impl ObjectStore for GcsStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head {
-            let meta = match head(&self.api, location).await {
+            let meta = match head(&self.api, location, options.version.as_deref()).await {
                 Ok(meta) => meta,
                 Err(failure) => return Err(object_failed(&self.api, location, failure).await),
             };
@@ -176,12 +176,16 @@ fn result(meta: ObjectMeta, range: Range<u64>, payload: GetResultPayload) -> Get
     GetResult { payload, meta, range, attributes: Attributes::new(), extensions: Extensions::new() }
 }
 
-/// Asks for an object's size and age.
-async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Failure> {
-    let query = [("fields", "name,size,updated")];
+/// Asks for the size and age of an object, or of one of its generations.
+async fn head(api: &Api, location: &Path, generation: Option<&str>) -> std::result::Result<ObjectMeta, Failure> {
+    let fields = if generation.is_some() { "generation,name,size,updated" } else { "name,size,updated" };
+    let query: Vec<_> = [("fields", fields)].into_iter().chain(generation.map(|value| ("generation", value))).collect();
     let answer = api.send(ApiCall::new(Method::GET, api.object_path(Some(location)), &query)).await?;
     let found = json(&answer)?;
     is_of(location, &found)?;
+    if let Some(wanted) = generation {
+        is_generation(text(&found, "generation")?, wanted)?;
+    }
     Ok(object(location.clone(), &found)?)
 }
 
@@ -202,15 +206,17 @@ async fn media(
     let response = api.stream(call).await?;
     let found = response.headers().get(GENERATION_HEADER).and_then(|value| value.to_str().ok());
     let found = found.ok_or_else(|| foreign("it does not say which generation of the object it is"))?;
-    match generation.filter(|wanted| *wanted != found) {
-        Some(wanted) => {
-            Err(foreign(&format!("it is generation {} of the object instead of {wanted}", shown(found))).into())
-        }
-        None => {
-            api.has_bucket.store(true, Ordering::Relaxed);
-            Ok(response)
-        }
+    generation.map_or(Ok(()), |wanted| is_generation(found, wanted))?;
+    api.has_bucket.store(true, Ordering::Relaxed);
+    Ok(response)
+}
+
+/// Refuses an answer about another generation of an object.
+fn is_generation(found: &str, wanted: &str) -> std::result::Result<(), EngineError> {
+    if found == wanted {
+        return Ok(());
     }
+    Err(foreign(&format!("it is generation {} of the object instead of {wanted}", shown(found))))
 }
 
 /// Returns which bytes an answer contains, and the size of the object.

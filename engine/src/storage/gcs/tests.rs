@@ -203,6 +203,32 @@ fn content_that_was_not_asked_for_is_refused() {
 }
 
 #[test]
+fn size_of_an_old_generation_is_not_that_of_the_object() {
+    let described = |generation: &str| {
+        let size = if generation == "3" { 4 } else { 10 };
+        let text = format!(
+            r#"{{"generation":"{generation}","name":"repo/file","size":"{size}","updated":"2026-01-02T03:04:05Z"}}"#
+        );
+        answer(&text)
+    };
+    let refused = || answer_with("416 Requested range not satisfiable", "", "");
+    let range = ReadRange { offset: 6, limit: None };
+    let read = |generation: &str| {
+        let (address, requests) = server(vec![refused(), described(generation)]);
+        let storage = open(&settings(&address)).unwrap();
+        let found = storage.versions().unwrap().read_version(&at("file"), range, "3").map(Option::unwrap);
+        (found.map(|mut reader| reader.read_to_end(&mut Vec::new()).unwrap()), requests)
+    };
+    // The read begins past the end of the old generation, but not of the current one
+    let (found, requests) = read("3");
+    assert_eq!(found.unwrap(), 0);
+    let lines: Vec<_> = requests.try_iter().map(|request| request.line).collect();
+    let expected = "?fields=generation%2Cname%2Csize%2Cupdated&generation=3";
+    assert!(lines[1].ends_with(expected), "{lines:?}");
+    assert!(read("4").0.is_err());
+}
+
+#[test]
 fn content_that_names_no_generation_is_not_the_stores() {
     let page = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n0123456789";
     let (address, _requests) = server(vec![page.to_owned(), answer("{}")]);

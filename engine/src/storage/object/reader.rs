@@ -28,18 +28,25 @@ pub(super) struct ObjectReader {
 }
 
 impl ObjectReader {
-    pub(super) fn start(storage: &ObjectStorage, path: &RepoPath, key: Path, result: GetResult) -> Self {
+    pub(super) fn start(storage: &ObjectStorage, path: &RepoPath, source: Source, result: GetResult) -> Self {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
-        storage.runtime.spawn(fetch(Arc::clone(&storage.store), key, result, sender));
+        storage.runtime.spawn(fetch(Arc::clone(&storage.store), source, result, sender));
         ObjectReader { chunks, current: Bytes::new(), name: storage.display(path) }
     }
+}
+
+/// What is read.
+pub(super) struct Source {
+    pub(super) key: Path,
+    /// An old version of the object instead of the current one.
+    pub(super) version: Option<String>,
 }
 
 /// Passes on the content of an object. If the connection breaks, the rest is requested again, as long as each try
 /// returns something and the object is the same. (`object_store` does so too, but only for the first minute.)
 async fn fetch(
     store: Arc<dyn ObjectStore>,
-    key: Path,
+    source: Source,
     mut result: GetResult,
     sender: mpsc::Sender<object_store::Result<Bytes>>,
 ) {
@@ -65,9 +72,10 @@ async fn fetch(
         };
         if left.start > begin && tag.is_some() {
             let range = Some(GetRange::Bounded(left));
-            let options = GetOptions { range, if_match: tag.clone(), ..GetOptions::default() };
+            let version = source.version.clone();
+            let options = GetOptions { range, if_match: tag.clone(), version, ..GetOptions::default() };
             // Not every server honors the condition
-            if let Ok(rest) = store.get_opts(&key, options).await
+            if let Ok(rest) = store.get_opts(&source.key, options).await
                 && rest.meta.e_tag == tag
             {
                 result = rest;
@@ -128,7 +136,7 @@ mod tests {
             let answer = futures_util::stream::iter([Ok(Bytes::from_static(answered))]);
             result.payload = GetResultPayload::Stream(answer.boxed());
             let (sender, mut chunks) = mpsc::channel(10);
-            fetch(store, key, result, sender).await;
+            fetch(store, Source { key, version: None }, result, sender).await;
             let mut read = Vec::new();
             while let Some(chunk) = chunks.recv().await {
                 read.extend_from_slice(&chunk?);

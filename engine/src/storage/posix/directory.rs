@@ -64,7 +64,8 @@ pub fn sync_path(path: &Path) -> Result<()> {
     directory.sync_all().map_err(|e| error(ErrorCode::PathSync, "unable to sync path '{}'", path, e))
 }
 
-/// Removes a directory and everything below it. Links in it are removed and not followed.
+/// Removes a directory and everything below it. Links in it are removed and not followed. If the path itself is a link, what
+/// it leads to is emptied, and then the removal fails.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -86,8 +87,6 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
         }
     }
     match fs::remove_dir(path) {
-        // The directory itself was reached through a link: its destination is empty now, and the link is removed
-        Err(e) if e.kind() == ErrorKind::NotADirectory => remove_entry(path, ErrorCode::PathRemove),
         Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(error(ErrorCode::PathRemove, "unable to remove path '{}'", path, e))
         }

@@ -260,7 +260,7 @@ impl JobStream {
 
     /// Takes a chunk, and asks for the next ones.
     fn accept(&mut self, answer: Answer) -> Result<()> {
-        let chunk = JobChunk::decode(answer.data())?;
+        let chunk = answer.read(JobChunk::decode)?;
         if chunk.data.is_empty() && chunk.end.is_none() {
             self.silent.1 += 1;
             let waited = self.silent.0.elapsed().as_millis() / SILENT_INTERVAL.as_millis();
