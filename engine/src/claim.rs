@@ -28,6 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use protocol::message::NoSpace;
 use repo_format::cipher;
 use repo_format::claim::{self as format, Holder};
 use repo_format::label::BackupLabel;
@@ -37,7 +38,7 @@ use self::guard::GuardedStorage;
 use self::holder::Fate;
 use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
-use crate::storage::full::is_full;
+use crate::storage::full::no_space;
 use crate::storage::{self, Entry};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
@@ -170,9 +171,15 @@ impl Claim {
     }
 
     fn acquire_to_remove_after(listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
-        match Self::acquire_after(listing, others, command) {
-            Err(error) if is_full(&error) => {
-                let Others { repo, stanza, who, .. } = others;
+        let Others { repo, stanza, who, cancel } = others;
+        let mut result = Self::acquire_after(listing, others, command);
+        if result.as_ref().err().and_then(no_space) == Some(NoSpace::Possible) {
+            // Some servers have one status for everything. Another reason may have passed in the meantime
+            cancel.sleep(who.timing.look)?;
+            result = Self::acquire_after(list(repo, stanza)?, others, command);
+        }
+        match result {
+            Err(error) if no_space(&error).is_some() => {
                 let listing = others.settled_listing()?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
