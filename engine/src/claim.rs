@@ -40,6 +40,7 @@ use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
 use crate::storage::full::no_space;
 use crate::storage::{self, Entry};
+use crate::system_text;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// How often a claim is retried if another claim exists at the same time that is removed too.
@@ -364,7 +365,7 @@ fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Res
 fn pause(look: Duration, attempt: u64) -> Result<Duration> {
     let mut random = [0; 2];
     getrandom::fill(&mut random)
-        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
+        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&e))))?;
     Ok(look.mul_f64(f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX) * attempt as f64))
 }
 

@@ -18,6 +18,7 @@ use super::connection::{Expect, PgConnection, Row};
 use super::environment::{PgEnvironment, SslMode};
 use super::passfile;
 use super::tls::PgConnector;
+use crate::system_text;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -211,7 +212,7 @@ impl PgClient {
             // The connection stays usable only if the query has really ended
             let cancelling = async {
                 if let Err(e) = self.canceller.cancel(client).await {
-                    crate::warn!("unable to cancel query '{query}': {e}");
+                    crate::warn!("unable to cancel query '{query}': {}", system_text(&e));
                 }
                 let _ = running.await;
                 self.canceller.settle(client).await;
