@@ -76,6 +76,11 @@ impl PgConnector {
         }
         Ok(PgConnector { config: Some(Arc::new(config)) })
     }
+
+    /// A handshake with the server of this name.
+    pub(super) fn handshake(&self, host: &str) -> Handshake {
+        Handshake { config: self.config.clone(), host: host.to_owned() }
+    }
 }
 
 /// Returns the client's certificate and key, if the files exist.
@@ -262,7 +267,7 @@ where
     type Error = Failure;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Failure> {
-        Ok(Handshake { config: self.config.clone(), host: host.to_owned() })
+        Ok(self.handshake(host))
     }
 }
 
