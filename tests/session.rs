@@ -303,7 +303,7 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
         while cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", count]).stdout.trim() == "0" {
             std::thread::sleep(Duration::from_millis(20));
         }
-        connect(&required).fails(57).says("timed out after 1000ms");
+        connect(&required).fails(56).says("timed out after 1000ms");
     });
     assert!(cluster.log_text().contains("canceling statement due to user request"));
 
