@@ -192,7 +192,15 @@ pub trait RepoStorage: Send + Sync {
 
     /// Returns whether the connection to the repository has ended for good, so that it has to be opened again.
     fn has_ended(&self) -> bool {
-        false
+        self.connected().is_err()
+    }
+
+    /// Returns why the connection to the repository has ended for good, if it has.
+    ///
+    /// # Errors
+    /// That error.
+    fn connected(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Returns the path for messages: absolute, including the name of the store.

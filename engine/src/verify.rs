@@ -185,6 +185,7 @@ impl VerifyTask<'_> {
     fn run(&self) -> Result<Verified> {
         let (stanza, repo) = (self.session.stanza(), self.repo);
         if let Err(error) = formats::check(repo, stanza) {
+            repo.storage.connected()?;
             return Ok(Verified::refused(stanza, &error));
         }
         let infos = InfoFiles::load(stanza, repo, self.retry());
@@ -201,6 +202,10 @@ impl VerifyTask<'_> {
             }
             _ => infos.unusable(),
         };
+        if findings.errors > 0 {
+            // A file that could not be read may be as it should be
+            repo.storage.connected()?;
+        }
         half_whole.extend(findings.half_whole);
         let (half_whole, failure) = self.settle_half_whole(&half_whole, &manifest_cipher);
 
@@ -220,7 +225,7 @@ impl VerifyTask<'_> {
     }
 
     fn retry(&self) -> Retry<'_> {
-        Retry { policy: &self.crew.retry, cancel: self.session.cancel_token() }
+        Retry { policy: &self.crew.retry, cancel: self.session.cancel_token(), repo: self.repo }
     }
 
     /// Warns about files of which one of the two is damaged, and repairs them if requested. Returns how many remain, and

@@ -15,8 +15,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::BufRead;
 
-use crate::pack::{PackReader, PackWriter, Packed};
+use crate::pack::{FieldType, MessageForm, PackReader, PackScanner, PackWriter, Packed, read_with};
 use crate::{StringId, format_error};
 use repo_format::{Error, ErrorCode, Result};
 
@@ -27,6 +28,22 @@ const TYPE_ERROR: u32 = 2;
 /// The most warnings in an answer, and the most bytes of each that count.
 const WARNINGS_MAX: usize = 1000;
 const WARNING_BYTES_MAX: usize = 4096;
+
+const REQUEST_FORM: MessageForm = MessageForm {
+    fields: &[
+        FieldType::U32,
+        FieldType::StringId,
+        FieldType::StringId,
+        FieldType::U64,
+        FieldType::Bool,
+        FieldType::Pack,
+    ],
+    first: Some((TYPE_REQUEST as u64, "expected request message")),
+};
+const ANSWER_FORM: MessageForm = MessageForm {
+    fields: &[FieldType::U64, FieldType::U32, FieldType::Bool, FieldType::Pack, FieldType::Array],
+    first: None,
+};
 
 /// What a request does with its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +88,15 @@ pub struct RequestMessage<'a> {
 }
 
 impl<'a> RequestMessage<'a> {
+    /// Reads the bytes of a request of at most `size_max` bytes into `message`, and nothing after it.
+    ///
+    /// # Errors
+    /// Those of [`read_message`](crate::pack::read_message). A peer that sends something else, maybe without end, is found out at
+    /// the first field of a wrong type, as by pgBackRest.
+    pub fn read(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
+        read_with(PackScanner::of_form(size_max, REQUEST_FORM), input, message)
+    }
+
     /// Reads a request.
     ///
     /// # Errors
@@ -160,6 +186,14 @@ impl NoSpace {
 }
 
 impl<'a> AnswerMessage<'a> {
+    /// Reads the bytes of an answer or error of at most `size_max` bytes into `message`, and nothing after it.
+    ///
+    /// # Errors
+    /// Those of [`RequestMessage::read`].
+    pub fn read(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
+        read_with(PackScanner::of_form(size_max, ANSWER_FORM), input, message)
+    }
+
     /// Reads an answer or an error.
     ///
     /// # Errors
@@ -374,6 +408,59 @@ mod tests {
         let message = AnswerMessage::encode_with_warnings(7, true, None, &many).to_vec();
         let warnings = AnswerMessage::warnings(&message).unwrap();
         assert!(warnings.len() == WARNINGS_MAX && warnings[0].len() == WARNING_BYTES_MAX);
+    }
+
+    /// Reads a message from this text, repeated without end.
+    fn repeated(text: &[u8], read: impl Fn(&mut dyn BufRead, &mut Vec<u8>) -> Result<()>) -> String {
+        /// A stream without an end.
+        struct Endless<'a>(&'a [u8], usize);
+        impl std::io::Read for Endless<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                assert!(self.1 < 1 << 20, "it was read for too long");
+                buffer.iter_mut().for_each(|byte| {
+                    *byte = self.0[self.1 % self.0.len()];
+                    self.1 += 1;
+                });
+                Ok(buffer.len())
+            }
+        }
+        let mut input = std::io::BufReader::with_capacity(1000, Endless(text, 0));
+        read(&mut input, &mut Vec::new()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn stream_that_is_no_message_was_read_until_the_time_limit() {
+        let answer =
+            |text: &[u8]| repeated(text, |mut input, message| AnswerMessage::read(&mut input, message, 1 << 28));
+        // As pgBackRest 2.60.0 says it
+        assert_eq!(answer(b"y\n"), "field 2 is type 'str' but expected 'u32'");
+        assert_eq!(answer(b"z\n"), "field 3 is type 'str' but expected 'bool'");
+        assert_eq!(answer(b"A\n"), "field 2 is type 'i64' but expected 'u32'");
+        assert_eq!(answer(b"0\n"), "field 1 is type 'i32' but expected 'u64'");
+        assert_eq!(answer(b" \n"), "field 1 is type 'bool' but expected 'u64'");
+        let request =
+            |text: &[u8]| repeated(text, |mut input, message| RequestMessage::read(&mut input, message, 1 << 28));
+        assert_eq!(request(b"y\n"), "expected request message");
+        assert_eq!(request(b"L\n"), "expected request message");
+        assert_eq!(request(b"0\n"), "field 1 is type 'i32' but expected 'u32'");
+        // Whatever the program `yes` says
+        for text in b' '..=b'~' {
+            assert!(!answer(&[text, b'\n']).is_empty() && !request(&[text, b'\n']).is_empty());
+        }
+    }
+
+    #[test]
+    fn fields_that_a_later_version_may_add_are_passed_over() {
+        let mut writer = AnswerMessage::encode_type(Some(7), TYPE_ANSWER, false, None);
+        writer.array(|list| {
+            list.text("warning");
+        });
+        writer.text("more").u64(1 << 40);
+        let bytes = writer.finish().to_vec();
+        let mut message = Vec::new();
+        AnswerMessage::read(&mut &bytes[..], &mut message, 1000).unwrap();
+        assert_eq!(message, bytes);
+        assert_eq!(AnswerMessage::decode(&message).unwrap().session, Some(7));
     }
 
     #[test]

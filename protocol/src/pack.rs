@@ -17,10 +17,11 @@ mod write;
 
 pub use read::{PackReader, PackValue};
 pub use scan::{MESSAGE_SIZE_MAX, PackScan, PackScanner, read_message};
+pub(crate) use scan::{MessageForm, read_with};
 pub use write::{PackWriter, Packed};
 
 use crate::format_error;
-use repo_format::Result;
+use repo_format::{Error, Result};
 
 /// How deep arrays and objects may nest. Messages need three levels.
 pub const DEPTH_MAX: usize = 8;
@@ -131,6 +132,11 @@ impl FieldType {
     fn is_container(self) -> bool {
         matches!(self, FieldType::Array | FieldType::Object)
     }
+}
+
+/// The error for a field of another type than expected.
+fn wrong_type(id: u64, found: FieldType, expected: FieldType) -> Error {
+    format_error(format!("field {id} is type '{}' but expected '{}'", found.name(), expected.name()))
 }
 
 /// Appends a base-128 number.

@@ -126,7 +126,6 @@ impl CopyPhase<'_> {
             match event {
                 Event::Done { worker, job, result } => {
                     let result = result?;
-                    shared.done(&job);
                     self.report(report, worker, &job, result)?;
                     if saver.unsaved(report.bytes).is_some_and(|bytes| bytes >= self.save_bytes) {
                         saver.request(report.bytes, CopyProgress::Runs)?;
@@ -151,9 +150,10 @@ impl CopyPhase<'_> {
             |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
                 let copies = hosts.of(from).copy_worker(worker, rules, turn)?;
-                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace).telling(&under_way))
+                let copier = Copier::new(rules, OnTurn::new(storage, turn), copies).with_pace(pace);
+                Ok((worker as usize - 1, copier.telling(&under_way)))
             },
-            |copier, job: &CopyJob, cancel| copier.run(job, cancel),
+            |(worker, copier), job: &CopyJob, cancel| copier.run(job, cancel).inspect(|_| shared.done(*worker, job)),
             on_event,
         )
     }
@@ -207,10 +207,10 @@ impl Backup<'_> {
                 );
             }
         }
-        let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
         let hosts = source.hosts.clone();
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
+        let (queues, total) = Queues::build(self.job_settings(source, manifest, workers), &draft, settings.online)?;
         let rules = self.copy_rules(source, manifest, write_options, workers);
         let phase = CopyPhase {
             rules: &rules,
@@ -246,7 +246,7 @@ impl Backup<'_> {
         phase.run(queues, draft, &mut look_after, &|copy| self.save_copy(copy))
     }
 
-    fn job_settings(&self, source: &BackupSource, manifest: &Manifest) -> JobSettings {
+    fn job_settings(&self, source: &BackupSource, manifest: &Manifest, workers: u32) -> JobSettings {
         let settings = self.settings;
         let super_block_size = |block: &BlockSettings| match manifest.data.backup_type {
             BackupType::Full => block.super_full,
@@ -271,6 +271,7 @@ impl Backup<'_> {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
             },
+            workers_apart: if source.hosts.are_elsewhere() { workers as usize } else { 0 },
         }
     }
 
@@ -372,6 +373,7 @@ mod tests {
             standby: true,
             threads_max: 1,
             long_max: usize::MAX,
+            workers_apart: 0,
         };
         let (stanza, locks) = (settings.stanza.clone(), dir.path().join("lock"));
         let (queues, total) = Queues::build(settings, &draft, false).unwrap();

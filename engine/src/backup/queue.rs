@@ -40,6 +40,17 @@ pub(super) struct JobSettings {
     pub(super) threads_max: usize,
     /// Maximum number of long jobs while there are short ones.
     pub(super) long_max: usize,
+    /// The number of workers, if they may be in different processes of another host, which do not share their right to compute.
+    /// Otherwise 0.
+    pub(super) workers_apart: usize,
+}
+
+/// The jobs of a worker in progress.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    long: usize,
+    short: usize,
+    has_asked: bool,
 }
 
 /// Files that no worker has taken yet.
@@ -55,6 +66,8 @@ pub(super) struct Queues {
     threads_used: usize,
     /// Long jobs in progress.
     long_running: usize,
+    /// What workers do that are apart.
+    loads: Vec<Load>,
 }
 
 /// The total to copy.
@@ -67,6 +80,13 @@ pub(super) struct Total {
 /// Returns where a worker, counted from 0, copies from. With a standby, only the first one copies from the primary.
 pub(super) fn worker_source(standby: bool, worker: usize) -> CopyFrom {
     if standby && worker > 0 { CopyFrom::Standby } else { CopyFrom::Primary }
+}
+
+impl Load {
+    /// The number of jobs like this one.
+    fn count(&mut self, job: &CopyJob) -> &mut usize {
+        if job.is_long() { &mut self.long } else { &mut self.short }
+    }
 }
 
 impl Queues {
@@ -101,8 +121,10 @@ impl Queues {
             let entry = |index: &u32| &draft.files[*index as usize].entry;
             queue.sort_unstable_by(|a, b| settings.compare(entry(a), entry(b)));
         }
+        let loads = vec![Load::default(); settings.workers_apart];
         let queues = Queues {
             settings,
+            loads,
             queues: queues.into_iter().map(VecDeque::from).collect(),
             next_bundle_id: 1,
             bytes_left: total.bytes,
@@ -112,24 +134,43 @@ impl Queues {
         Ok((queues, total))
     }
 
-    /// Records that a job is done, so that others may use its threads.
-    pub(super) fn done(&mut self, job: &CopyJob) {
+    /// Records that a worker, counted from 0, has done a job. Its thread asks for the next one after that.
+    pub(super) fn done(&mut self, worker: usize, job: &CopyJob) {
         if job.threads > 1 {
             self.threads_used -= job.threads;
         }
         if job.is_long() {
             self.long_running -= 1;
         }
+        if let Some(load) = self.loads.get_mut(worker) {
+            *load.count(job) -= 1;
+        }
+    }
+
+    /// Returns whether a long job is better left to another worker: one that does fewer, and will surely ask for a job soon. In one
+    /// process two would compute one after the other, while another process has nothing to do.
+    fn leaves_long(&self, worker: usize) -> bool {
+        // With a standby, the first one has files that nobody else copies
+        let from = usize::from(self.settings.standby);
+        let Some(own) = self.loads.get(worker).filter(|_| worker >= from && self.settings.bundle.is_none()) else {
+            return false;
+        };
+        self.loads[from..].iter().any(|other| other.long < own.long && (other.short > 0 || !other.has_asked))
     }
 
     /// Returns the next file of a queue. While enough threads compute for long, the others take short files, which
-    /// mostly wait for the server.
-    fn pop<'f>(&mut self, queue: usize, files: &'f [BackupFile]) -> Option<&'f BackupFile> {
+    /// mostly wait for the server. `leaves_long` tells to take a short file, or none if only the last long ones are left.
+    fn pop<'f>(&mut self, queue: usize, leaves_long: bool, files: &'f [BackupFile]) -> Option<&'f BackupFile> {
+        let is_one_of_last = self.queues.iter().map(VecDeque::len).sum::<usize>() <= self.loads.len();
         let long = self.long_running >= self.settings.long_max && self.settings.bundle.is_none();
         let queue = &mut self.queues[queue];
         let file = |index: &u32| &files[*index as usize];
-        let short = queue.back().is_some_and(|index| file(index).entry.size_original < LONG_MIN_BYTES);
-        let index = if long && short { queue.pop_back() } else { queue.pop_front() };
+        let is_short = |index: &u32| file(index).entry.size_original < LONG_MIN_BYTES;
+        let index = match queue.back().is_some_and(is_short) {
+            true if long || leaves_long => queue.pop_back(),
+            false if leaves_long && is_one_of_last => None,
+            _ => queue.pop_front(),
+        };
         index.as_ref().map(file)
     }
 
@@ -155,17 +196,27 @@ impl Queues {
     /// # Errors
     /// A name in the manifest can't be a path in the repository.
     pub(super) fn next(&mut self, worker: usize, files: &[BackupFile]) -> Result<Option<CopyJob>> {
+        let job = self.next_of(worker, files)?;
+        if let Some(load) = self.loads.get_mut(worker) {
+            load.has_asked = true;
+            job.iter().for_each(|job| *load.count(job) += 1);
+        }
+        Ok(job)
+    }
+
+    fn next_of(&mut self, worker: usize, files: &[BackupFile]) -> Result<Option<CopyJob>> {
+        let leaves_long = self.leaves_long(worker);
         let standby = self.settings.standby;
         let from = worker_source(standby, worker);
         if standby && from == CopyFrom::Primary {
-            return self.take(0, from, files);
+            return self.take((0, from), leaves_long, files);
         }
         let offset = usize::from(standby);
         let count = self.queues.len() - offset;
         // Workers begin with different queues, which are on different devices, and continue in different directions
         let mut queue = worker % count;
         for _ in 0..count {
-            if let Some(job) = self.take(queue + offset, from, files)? {
+            if let Some(job) = self.take((queue + offset, from), leaves_long, files)? {
                 return Ok(Some(job));
             }
             queue = if worker.is_multiple_of(2) { (queue + 1) % count } else { (queue + count - 1) % count };
@@ -173,9 +224,14 @@ impl Queues {
         Ok(None)
     }
 
-    /// Takes a job from the head of a queue.
-    fn take(&mut self, queue: usize, from: CopyFrom, files: &[BackupFile]) -> Result<Option<CopyJob>> {
-        let Some(first) = self.pop(queue, files) else { return Ok(None) };
+    /// Takes a job from a queue whose files are copied from there.
+    fn take(
+        &mut self,
+        (queue, from): (usize, CopyFrom),
+        leaves_long: bool,
+        files: &[BackupFile],
+    ) -> Result<Option<CopyJob>> {
+        let Some(first) = self.pop(queue, leaves_long, files) else { return Ok(None) };
         let bundle = self.settings.bundle.filter(|bundle| first.entry.size <= bundle.limit);
         let mut taken = Vec::new();
         let mut size = 0;
@@ -184,7 +240,7 @@ impl Queues {
             taken.push(self.settings.copy_file(file)?);
             size += file.entry.size_original;
             let is_full = bundle.is_none_or(|bundle| size >= bundle.size);
-            next = if is_full { None } else { self.pop(queue, files) };
+            next = if is_full { None } else { self.pop(queue, false, files) };
         }
         taken.sort_by(compare_in_job);
         // Blocks are encoded in parallel in another way
@@ -368,6 +424,7 @@ mod tests {
             standby: false,
             threads_max: 4,
             long_max: 3,
+            workers_apart: 0,
         }
     }
 
@@ -406,7 +463,7 @@ mod tests {
         let first = next(&mut queues);
         let second = next(&mut queues);
         assert_eq!((first.threads, second.threads), (2, 2), "2.4 and 1.9 of 4");
-        queues.done(&first);
+        queues.done(0, &first);
         let third = next(&mut queues);
         assert_eq!(
             (third.threads, next(&mut queues).threads),
@@ -439,6 +496,99 @@ mod tests {
             }
         }
         assert_eq!(taken, ["a", "b", "c", "f", "d", "e"]);
+    }
+
+    /// Settings of two workers in two processes.
+    fn apart() -> JobSettings {
+        JobSettings { workers_apart: 2, ..settings(None) }
+    }
+
+    /// Long files from `a` on, then short ones.
+    fn long_and_short(long: u64, short: u64) -> Draft {
+        let names: Vec<String> = ('a'..='z').map(|name| format!("pg_data/{name}")).collect();
+        let sizes = (0..long).map(|index| LONG_MIN_BYTES + long - index).chain((0..short).map(|index| short - index));
+        let files: Vec<_> = names.iter().zip(sizes).map(|(name, size)| (name.as_str(), size, 0)).collect();
+        draft(&files)
+    }
+
+    #[test]
+    fn long_jobs_of_a_far_cluster_came_to_one_process_while_another_had_none() {
+        let draft = long_and_short(4, 2);
+        let (mut queues, _) = Queues::build(apart(), &draft, false).unwrap();
+        let mut next = |worker| {
+            let job = queues.next(worker, &draft.files).unwrap();
+            job.map_or(String::new(), |job| job.files[0].name.trim_start_matches("pg_data/").to_owned())
+        };
+        // The threads of the first worker were faster
+        assert_eq!([0, 0, 1, 1, 0, 0, 0, 1].map(&mut next), ["a", "f", "b", "c", "e", "d", "", ""]);
+    }
+
+    #[test]
+    fn last_long_job_is_left_to_a_worker_with_fewer_that_will_ask_for_it() {
+        let draft = long_and_short(2, 1);
+        let begin = || Queues::build(apart(), &draft, false).unwrap().0;
+        let mut queues = begin();
+        let mut next = |worker| queues.next(worker, &draft.files).unwrap();
+        assert!(next(0).unwrap().is_long());
+        let short = next(0).unwrap();
+        assert!(next(0).is_none(), "the second worker is about to ask");
+        assert!(next(1).unwrap().is_long());
+        assert!(!short.is_long() && next(1).is_none());
+        // One whose threads have nothing to do is not waited for
+        let mut queues = begin();
+        queues.loads[1].has_asked = true;
+        for _ in 0..2 {
+            assert!(queues.next(0, &draft.files).unwrap().unwrap().is_long());
+        }
+        // One that does something short is
+        let mut queues = begin();
+        queues.next(0, &draft.files).unwrap();
+        let short = queues.next(1, &draft.files).unwrap();
+        assert!(short.is_some_and(|job| job.is_long()));
+        let short = queues.next(1, &draft.files).unwrap().unwrap();
+        assert!(!short.is_long());
+        queues.queues[0].push_back(0);
+        queues.loads[1].long = 0;
+        assert!(queues.next(0, &draft.files).unwrap().is_none());
+        queues.done(1, &short);
+        assert!(queues.next(1, &draft.files).unwrap().unwrap().is_long());
+    }
+
+    #[test]
+    fn every_file_is_taken_whatever_the_order_in_which_threads_ask() {
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for round in 0..3000 {
+            let (long, short) = (random(8) as u64, random(8) as u64 + 1);
+            let draft = long_and_short(long, short);
+            let (workers, standby) = (1 + random(4), round % 3 == 0);
+            let bundle = (round % 5 == 0).then_some(BUNDLE);
+            let settings = JobSettings { workers_apart: workers, standby, ..settings(bundle) };
+            let (mut queues, total) = Queues::build(settings, &draft, false).unwrap();
+            // Threads of workers, each with its job
+            let mut threads: Vec<(usize, Option<CopyJob>)> =
+                (0..workers * (1 + random(3))).map(|thread| (thread % workers, None)).collect();
+            let mut taken = 0;
+            while !threads.is_empty() {
+                let index = random(threads.len());
+                let (worker, job) = &mut threads[index];
+                job.take().inspect(|job| queues.done(*worker, job));
+                match queues.next(*worker, &draft.files).unwrap() {
+                    Some(next) => {
+                        taken += next.files.len() as u64;
+                        *job = Some(next);
+                    }
+                    None => drop(threads.swap_remove(index)),
+                }
+            }
+            let left: usize = queues.queues.iter().skip(usize::from(standby && workers == 1)).map(VecDeque::len).sum();
+            assert_eq!(left, 0, "round {round}");
+            assert!(standby || taken == total.files);
+            assert!(queues.loads.iter().all(|load| (load.long, load.short) == (0, 0)));
+        }
     }
 
     #[test]

@@ -40,9 +40,9 @@ impl Shared {
         queues.next(worker, files)
     }
 
-    /// Records that a job is done, so that others may use its threads.
-    pub(super) fn done(&self, job: &CopyJob) {
-        self.state().queues.done(job);
+    /// Records that a worker, counted from 0, has done a job, before its thread asks for the next one.
+    pub(super) fn done(&self, worker: usize, job: &CopyJob) {
+        self.state().queues.done(worker, job);
     }
 
     /// Looks at the file with this manifest name, or changes it.

@@ -7,12 +7,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
-use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
 use super::failure::FarEnd;
 use super::received::Kept;
-use super::shared::{End, Shared, lock};
+use super::shared::{End, Shared, Waiting, lock};
 use crate::{Error, ErrorCode, Result};
 
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
@@ -90,7 +89,7 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
     let kept = Kept::default();
     loop {
         let mut message = Vec::new();
-        if let Err(error) = read_message(input, &mut message, kept.bytes_left()) {
+        if let Err(error) = AnswerMessage::read(input, &mut message, kept.bytes_left()) {
             return error;
         }
         let (session, fault) = match AnswerMessage::decode(&message) {
@@ -103,20 +102,32 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
                 Err(error) => return error,
             }
         }
-        let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
+        let waiting = match next_waiting(shared, session) {
+            Ok(Some(waiting)) => waiting,
             // A server that gives up, for example because no request came in time, says so unasked
-            return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request"));
+            Ok(None) => return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request")),
+            Err(error) => return error,
         };
-        if session.is_some_and(|session| session != waiting.session) {
-            let text = format!("answer for session {session:?} instead of {}", waiting.session);
-            return Error::new(ErrorCode::Protocol, text);
-        }
         let since_begin = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         shared.answered_ms.store(since_begin, Ordering::Relaxed);
         let took = u64::try_from(waiting.sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         shared.round_trip_us.fetch_min(took, Ordering::Relaxed);
         // A thread that no longer waits needs no answer
         let _ = waiting.sender.send(Ok(kept.keep(message)));
+    }
+}
+
+/// Takes the thread that waits for the next answer, which is for this session; `None` if nobody waits. A thread whose answer did not
+/// come stays, so that it gets the error that ends the connection.
+fn next_waiting(shared: &Shared, session: Option<u64>) -> Result<Option<Waiting>> {
+    let waiting = &mut lock(&shared.queue).waiting;
+    let Some(expected) = waiting.front().map(|waiting| waiting.session) else { return Ok(None) };
+    match session.filter(|session| *session != expected) {
+        Some(session) => {
+            let text = format!("answer for session {session} instead of {expected}");
+            Err(Error::new(ErrorCode::Protocol, text))
+        }
+        None => Ok(waiting.pop_front()),
     }
 }
 
@@ -142,5 +153,44 @@ pub(super) fn keep_alive(shared: &Shared, dialect: &Dialect, idle: Duration) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::mpsc::TryRecvError;
+
+    use super::super::link::Link;
+    use super::*;
+
+    struct NoLink;
+
+    impl Link for NoLink {
+        fn read_name(&self) -> String {
+            String::new()
+        }
+
+        fn ended(&mut self, _: Duration) -> Error {
+            Error::new(ErrorCode::Format, "unexpected EOF")
+        }
+
+        fn finish(&mut self, _: Duration) {}
+
+        fn kill(&mut self) {}
+    }
+
+    #[test]
+    fn thread_whose_answer_was_for_another_session_was_told_before_the_reason_was_known() {
+        let shared = Shared::new(Box::new(NoLink), Box::new(Vec::new()));
+        let (sender, reply) = channel();
+        let session = shared.send(&Call::Noop, None, Dialect::NEWEST, sender).unwrap();
+        let answer = AnswerMessage::encode(session + 1, false, None).to_vec();
+        let error = read_answers(&mut Cursor::new(answer), &shared, "far");
+        assert_eq!((error.code, &*error.message), (ErrorCode::Protocol, "answer for session 2 instead of 1"));
+        // Whoever reads the answers passes on that error after this
+        assert!(matches!(reply.try_recv(), Err(TryRecvError::Empty)));
+        shared.fail(&End::of(error));
+        assert_eq!(reply.try_recv().unwrap().err().map(|end| end.code), Some(ErrorCode::Protocol));
     }
 }

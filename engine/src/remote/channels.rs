@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::channel::{CHANNELS_MAX, FRAME_BYTES_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
@@ -39,14 +39,32 @@ struct Open {
     has_ended: bool,
     /// Something has come.
     has_come: bool,
-    /// The server has ended it before it greeted.
-    is_refused: Arc<AtomicBool>,
+    server_end: ServerEnd,
 }
 
 impl Open {
     fn new(data: Option<SyncSender<Vec<u8>>>) -> Self {
-        let (room, is_refused) = (WINDOW_BYTES, Arc::default());
-        Open { room, data, is_closed: false, has_ended: false, has_come: false, is_refused }
+        let (room, server_end) = (WINDOW_BYTES, ServerEnd::default());
+        Open { room, data, is_closed: false, has_ended: false, has_come: false, server_end }
+    }
+}
+
+/// How the server has ended a channel, if it did so in order and before this side. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct ServerEnd(Arc<OnceLock<Ended>>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Before it greeted.
+    Refused,
+    /// It has dropped what was open.
+    Served,
+}
+
+impl ServerEnd {
+    /// Returns whether the server can't serve this channel, as long as the way has not ended.
+    pub(super) fn is_refused(&self) -> bool {
+        self.0.get() == Some(&Ended::Refused)
     }
 }
 
@@ -101,7 +119,7 @@ impl Channels {
         }
         let (sender, frames) = sync_channel(FRAMES_WAITING_MAX);
         let _order = lock(&self.opening);
-        let (number, is_refused) = {
+        let (number, server_end) = {
             let mut table = lock(&self.table);
             if table.open.len() >= CHANNELS_MAX {
                 return Ok(None);
@@ -111,14 +129,14 @@ impl Channels {
             // Without a sender, its thread reads the end
             let data = Some(sender).filter(|_| !table.has_ended);
             let open = Open::new(data);
-            let is_refused = Arc::clone(&open.is_refused);
+            let server_end = open.server_end.clone();
             table.open.insert(number, open);
-            (number, is_refused)
+            (number, server_end)
         };
         let output = ChannelOutput { channels: Arc::clone(self), number, timeout };
         let opened = self.output.send(FrameHeader { kind: FrameKind::Open, channel: number }, &[]);
         opened.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to open a channel", e))?;
-        Ok(Some((ChannelInput { frames, frame: Cursor::default(), is_refused }, output)))
+        Ok(Some((ChannelInput { frames, frame: Cursor::default(), server_end }, output)))
     }
 
     /// Takes at most so many bytes of the room of a channel, and waits until there is some.
@@ -170,6 +188,17 @@ impl Channels {
         Some(self.output.give(FrameHeader { kind, channel: number }))
     }
 
+    /// Waits until the server has ended a channel. Returns `false` if it does not within the limit, or if this side or the end of
+    /// the way was first: then the server may still be at work.
+    pub(super) fn was_ended_by_server(&self, number: u32, server_end: &ServerEnd, limit: Duration) -> bool {
+        let may_come = |table: &mut Table| {
+            let is_open = table.open.get(&number).is_some_and(|open| !open.is_closed);
+            server_end.0.get().is_none() && is_open && !table.has_ended
+        };
+        drop(self.changed.wait_timeout_while(lock(&self.table), limit, may_come));
+        server_end.0.get().is_some()
+    }
+
     /// The way has ended, and with it all channels.
     pub(super) fn end(&self) {
         let mut table = lock(&self.table);
@@ -212,7 +241,10 @@ impl Channels {
             FrameKind::End => {
                 // That of channel 0 comes before the end of the way, which has the reason
                 if let Some(open) = open {
-                    open.is_refused.store(!open.has_come, Ordering::SeqCst);
+                    if !open.is_closed {
+                        // It is set once, because a channel ends once
+                        let _ = open.server_end.0.set(if open.has_come { Ended::Served } else { Ended::Refused });
+                    }
                     (open.has_ended, open.data) = (true, None);
                     if open.is_closed {
                         table.open.remove(&header.channel);
@@ -392,8 +424,7 @@ impl Drop for ChannelOutput {
 pub(super) struct ChannelInput {
     frames: Receiver<Vec<u8>>,
     frame: Cursor<Vec<u8>>,
-    /// The server has ended the channel before it greeted: it can't serve one more, as long as the way has not ended.
-    pub(super) is_refused: Arc<AtomicBool>,
+    pub(super) server_end: ServerEnd,
 }
 
 impl BufRead for ChannelInput {

@@ -5,6 +5,7 @@
 //! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
 //! sends a request, which hides the time that messages travel.
 
+mod channel_link;
 mod first;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use protocol::message::ErrorAnswer;
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
+use self::channel_link::{ChannelEnd, ChannelLink};
 use self::first::{FirstAnswers, FirstRequests};
 use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
@@ -29,6 +31,7 @@ use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
 use crate::storage::full::{said_by_pgbackrest, with_no_space};
+use crate::work::retry::PeerFault;
 use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -44,12 +47,22 @@ pub(crate) struct Answer {
     data: Option<(usize, usize)>,
     /// Whether its session has ended.
     pub(crate) is_closed: bool,
+    /// The name of the server in errors.
+    name: Arc<str>,
 }
 
 impl Answer {
     /// The data: a complete pack.
     pub(crate) fn data(&self) -> Option<&[u8]> {
         self.data.and_then(|(begin, end)| self.message.get(begin..end))
+    }
+
+    /// Reads the data.
+    ///
+    /// # Errors
+    /// Those of `read`, as errors of the server.
+    pub(crate) fn read<'a, T>(&'a self, read: impl FnOnce(Option<&'a [u8]>) -> Result<T>) -> Result<T> {
+        read(self.data()).map_err(|error| error.context(&self.name).cause(PeerFault))
     }
 }
 
@@ -108,13 +121,13 @@ struct Streams {
     input: Box<dyn BufRead + Send>,
     output: Box<dyn Write + Send>,
     channels: Option<Arc<Channels>>,
-    parent: Option<Arc<Connection>>,
+    parent: Option<(Arc<Connection>, ChannelEnd)>,
 }
 
 /// A connection to the server on another host. Dropping it ends the server's process.
 pub(crate) struct Connection {
     /// The name in errors of the server, such as `remote-0 ssh protocol on 'HOST'`.
-    name: String,
+    name: Arc<str>,
     /// The name of the way in errors of reading.
     read_name: String,
     dialect: &'static Dialect,
@@ -125,8 +138,8 @@ pub(crate) struct Connection {
     first: OnceLock<FirstAnswers>,
     /// The way of this connection, for others on it; `None` for those.
     channels: Option<Arc<Channels>>,
-    /// The connection on whose way this one is. It ends with the last one, in the thread that drops that.
-    _parent: Option<Arc<Connection>>,
+    /// The connection on whose way this one is, and the end of this one. That ends with the last one, in the thread that drops that.
+    parent: Option<(Arc<Connection>, ChannelEnd)>,
 }
 
 /// How a connection begins.
@@ -140,40 +153,6 @@ pub(super) struct Beginning<'a> {
     pub(super) offered: Capabilities,
     /// The key of a repository whose [`cipher_options`] the server is asked for.
     pub(super) cipher_key: Option<u32>,
-}
-
-/// A channel of another connection.
-struct ChannelLink {
-    /// Of the other connection. Only the connection on the channel keeps that one itself, because this ends later.
-    parent: Arc<Shared>,
-    parent_name: String,
-    read_name: String,
-    channels: Arc<Channels>,
-    number: u32,
-}
-
-impl Link for ChannelLink {
-    fn read_name(&self) -> String {
-        self.read_name.clone()
-    }
-
-    fn ended(&mut self, _: Duration) -> Error {
-        let text = || format!("unexpected EOF from {}", self.parent_name);
-        let end = lock(&self.parent.queue).end.clone();
-        end.map_or_else(|| Error::new(ErrorCode::Format, text()), |end| end.to_error())
-    }
-
-    fn finish(&mut self, _: Duration) {
-        // The server's locks belong to the first connection
-        self.channels.finish(self.number);
-    }
-
-    fn kill(&mut self) {
-        if self.channels.abort(self.number) {
-            // A thread may be blocked while it sends
-            lock(&self.parent.link).kill();
-        }
-    }
 }
 
 impl Connection {
@@ -226,23 +205,25 @@ impl Connection {
     pub(crate) fn open_channel(self: &Arc<Self>, settings: &RemoteSettings) -> Result<Option<Arc<Self>>> {
         let Some(channels) = &self.channels else { return Ok(None) };
         let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
-        let is_refused = Arc::clone(&input.is_refused);
+        let server_end = input.server_end.clone();
+        let end = ChannelEnd { channels: Arc::clone(channels), number: output.number, server_end: server_end.clone() };
         let link = ChannelLink {
             parent: Arc::clone(&self.shared),
-            parent_name: self.name.clone(),
+            parent_name: self.name.to_string(),
             read_name: self.read_name.clone(),
             channels: Arc::clone(channels),
             number: output.number,
         };
         let (input, output) = (Box::new(input), Box::new(output));
-        let streams = Streams { link: Box::new(link), input, output, channels: None, parent: Some(Arc::clone(self)) };
+        let streams =
+            Streams { link: Box::new(link), input, output, channels: None, parent: Some((Arc::clone(self), end)) };
         let kind = match &settings.way {
             Way::Ssh(_) => "ssh",
             Way::Tls { .. } => "tls",
         };
         let offered = Capabilities::own().without(Capability::Channels);
         match Self::greeted(settings, Beginning { kind, offered, ..Beginning::default() }, streams) {
-            Err(error) if is_refused.load(Ordering::SeqCst) && !self.has_ended() => {
+            Err(error) if server_end.is_refused() && !self.has_ended() => {
                 crate::debug!("no further channel: {error}");
                 Ok(None)
             }
@@ -253,7 +234,7 @@ impl Connection {
     fn greeted(settings: &RemoteSettings, beginning: Beginning<'_>, streams: Streams) -> Result<Arc<Self>> {
         let Streams { link, input, output, channels, parent } = streams;
         let mut connection = Connection {
-            name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host),
+            name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host).into(),
             read_name: link.read_name(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
@@ -261,7 +242,7 @@ impl Connection {
             threads: Vec::new(),
             first: OnceLock::new(),
             channels,
-            _parent: parent,
+            parent,
         };
         let (sender, greeted) = channel();
         let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
@@ -319,9 +300,23 @@ impl Connection {
         self.channels.is_none() || self.has(Capability::Channels)
     }
 
+    /// Waits until the server has ended this channel of another connection in order. Then it has dropped what was open on it, and
+    /// does nothing more. Returns `false` if it has not within the limit, or may have found the channel lost instead.
+    pub(crate) fn was_ended_by_server(&self, limit: Duration) -> bool {
+        self.parent.as_ref().is_some_and(|(_, end)| end.is_by_server(limit))
+    }
+
     /// Returns whether nothing can be sent any more.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.shared.queue).end.is_some()
+    }
+
+    /// Returns why nothing can be sent any more, if that is so.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn connected(&self) -> Result<()> {
+        lock(&self.shared.queue).end.as_ref().map_or(Ok(()), |end| Err(end.to_error()))
     }
 
     fn start_thread(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
@@ -392,13 +387,15 @@ impl Connection {
 
     fn accept(&self, reply: Reply) -> Result<Answer> {
         let message = reply.map_err(|end| end.to_error())?;
-        let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name))?;
+        let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name).cause(PeerFault))?;
         let is_closed = answer.is_closed;
         let data = match answer.outcome {
             Ok(data) => data.map(|data| position(&message, data)),
+            // One without a session ends the connection, and says nothing about what was asked for
+            Err(error) if answer.session.is_none() => return Err(error.to_error(&self.name).cause(PeerFault)),
             Err(error) => return Err(self.far_error(&error)),
         };
-        Ok(Answer { message, data, is_closed })
+        Ok(Answer { message, data, is_closed, name: Arc::clone(&self.name) })
     }
 
     /// The error of the server, with what it says about the space of its storage.

@@ -4,28 +4,40 @@
 //! those behind it. If rbr is there, files that are in use at the same time get channels of their own. A connection begins only
 //! when all others are in use, so a command that reads one file after the other has one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use super::shared::lock;
 use super::{Carriers, Connection, RemoteSettings};
-use crate::{Error, Result};
+use crate::work::thread::caught;
+use crate::{CancelToken, Error, Result};
 
 /// The most connections. More requests at a time do not make a disk faster.
 const LANES_MAX: usize = 32;
+
+/// How often a wait looks for a cancellation.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The connections to one host.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     /// The connection of the command itself.
     first: Lane,
-    more: Mutex<More>,
+    more: Arc<More>,
     carriers: Carriers,
     /// The settings of the command's process, and of those of its workers.
     processes: Vec<RemoteSettings>,
 }
 
+/// What there is besides the connection of the command itself, and whether it changed.
 #[derive(Debug, Default)]
 struct More {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
     lanes: Vec<Lane>,
     /// The number of connections that were begun, also without success.
     begun: usize,
@@ -34,6 +46,8 @@ struct More {
     has_no_channels: bool,
     /// The last one could not be opened.
     has_failed: bool,
+    /// The host computes something on the connection of the command itself.
+    first_computes: bool,
 }
 
 /// What a connection is for.
@@ -60,27 +74,52 @@ impl Lane {
     }
 }
 
-/// The use of a connection for one file, and the connection of the command itself.
-pub(crate) struct LaneUse(Lane, Arc<Connection>);
+/// The right to have the host compute on the connection of the command itself.
+struct FirstSeat(Arc<More>);
+
+impl Drop for FirstSeat {
+    fn drop(&mut self) {
+        lock(&self.0.state).first_computes = false;
+        self.0.changed.notify_all();
+    }
+}
+
+/// The use of a connection for one file.
+#[derive(Clone)]
+pub(crate) struct LaneUse {
+    lane: Lane,
+    /// The connection of the command itself.
+    first: Arc<Connection>,
+    _seat: Option<Arc<FirstSeat>>,
+}
 
 impl LaneUse {
     /// The connection.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.0.connection
+        &self.lane.connection
     }
 
     /// Ends this connection and that of the command itself, so that nothing more is done on the host.
     pub(crate) fn give_up(&self, error: &Error) {
-        self.0.connection.fail(error);
-        self.1.fail(error);
+        self.lane.connection.fail(error);
+        self.first.fail(error);
     }
+}
+
+/// How a connection is come by.
+enum Choice {
+    Lane(LaneUse),
+    /// The one with this number is to be opened.
+    Open(usize),
+    /// Another thread opens one, or has the host compute on the connection of the command itself.
+    Wait,
 }
 
 impl Lanes {
     /// The host at the other end of a connection. `processes` are the settings of its process, and of those that may be started
     /// besides.
     pub(crate) fn new(first: Arc<Connection>, processes: Vec<RemoteSettings>) -> Self {
-        Lanes { first: Lane::new(first), more: Mutex::default(), carriers: Carriers::default(), processes }
+        Lanes { first: Lane::new(first), more: Arc::default(), carriers: Carriers::default(), processes }
     }
 
     /// The connection of the command itself.
@@ -93,59 +132,87 @@ impl Lanes {
     /// # Errors
     /// The error that ended the connection of the command itself, whose process has the locks.
     pub(crate) fn take(&self) -> Result<LaneUse> {
-        self.take_for(Work::Files)
+        self.take_for(Work::Files, &CancelToken::new())
     }
 
     /// Returns a connection for work that takes a processor of the host: not that of the command itself, which would not be answered
-    /// meanwhile, if there is another one. A host without channels gets processes for them.
+    /// meanwhile, if there is another one. A host without channels gets processes for them. Without another one, the connection of
+    /// the command has one such work at a time, and the others wait.
     ///
     /// # Errors
-    /// The same.
-    pub(crate) fn take_to_compute(&self) -> Result<LaneUse> {
-        self.take_for(Work::Computing)
+    /// The same, and [`ErrorCode::Term`](crate::ErrorCode::Term) once cancelled.
+    pub(crate) fn take_to_compute(&self, cancel: &CancelToken) -> Result<LaneUse> {
+        self.take_for(Work::Computing, cancel)
     }
 
-    fn take_for(&self, work: Work) -> Result<LaneUse> {
-        self.first.connection.check()?;
-        let most = self.processes.len().min(LANES_MAX);
-        let mut more = lock(&self.more);
-        more.lanes.retain(|lane| !lane.connection.has_ended());
-        let first = (work == Work::Files).then_some(&self.first);
-        let least = first.into_iter().chain(&more.lanes).min_by_key(|lane| lane.users());
-        let (least, has_any) = (self.used(least.unwrap_or(&self.first)), least.is_some());
-        let is_last = more.has_failed || (work == Work::Files && more.has_no_channels);
-        // The clone here counts, too
-        if (has_any && least.0.users() <= 1) || more.is_opening || is_last || more.begun + 1 >= most {
-            return Ok(least);
+    fn take_for(&self, work: Work, cancel: &CancelToken) -> Result<LaneUse> {
+        loop {
+            cancel.check()?;
+            self.first.connection.check()?;
+            let mut state = lock(&self.more.state);
+            match self.choose(&mut state, work) {
+                Choice::Lane(lane) => return Ok(lane),
+                Choice::Wait => drop(self.more.changed.wait_timeout(state, LOOK)),
+                Choice::Open(number) => {
+                    drop(state);
+                    if let Some(lane) = self.open_next(number, work) {
+                        return Ok(lane);
+                    }
+                }
+            }
         }
-        (more.begun, more.is_opening) = (more.begun + 1, true);
-        let number = more.begun;
-        drop(more);
-        let opened = self.open(number, work);
-        let mut more = lock(&self.more);
-        more.is_opening = false;
-        match opened {
+    }
+
+    fn choose(&self, state: &mut State, work: Work) -> Choice {
+        state.lanes.retain(|lane| !lane.connection.has_ended());
+        let first = (work == Work::Files).then_some(&self.first);
+        let least = first.into_iter().chain(&state.lanes).min_by_key(|lane| lane.users());
+        let is_last = state.has_failed || (work == Work::Files && state.has_no_channels);
+        let most = self.processes.len().min(LANES_MAX);
+        let may_open = !state.is_opening && !is_last && state.begun + 1 < most;
+        match least {
+            Some(least) if least.users() == 0 || !may_open => Choice::Lane(self.used(least, None)),
+            _ if may_open => {
+                (state.begun, state.is_opening) = (state.begun + 1, true);
+                Choice::Open(state.begun)
+            }
+            _ if state.is_opening || state.first_computes => Choice::Wait,
+            _ => {
+                state.first_computes = true;
+                Choice::Lane(self.used(&self.first, Some(FirstSeat(Arc::clone(&self.more)))))
+            }
+        }
+    }
+
+    /// Opens the connection with this number; `None` if that is not possible. What there is goes on then.
+    fn open_next(&self, number: usize, work: Work) -> Option<LaneUse> {
+        let opened = caught(|| self.open(number, work));
+        let mut state = lock(&self.more.state);
+        state.is_opening = false;
+        let lane = match opened {
             Ok(Some(lane)) => {
-                let used = self.used(&lane);
-                more.lanes.push(lane);
-                Ok(used)
+                let used = self.used(&lane, None);
+                state.lanes.push(lane);
+                Some(used)
             }
             Ok(None) => {
-                more.begun -= 1;
-                more.has_no_channels = true;
-                Ok(least)
+                state.begun -= 1;
+                state.has_no_channels = true;
+                None
             }
             Err(error) => {
-                // What there is goes on, unless the reason is the end of that
                 crate::debug!("unable to open one more connection: {error}");
-                more.has_failed = true;
-                Ok(least)
+                state.has_failed = true;
+                None
             }
-        }
+        };
+        drop(state);
+        self.more.changed.notify_all();
+        lane
     }
 
-    fn used(&self, lane: &Lane) -> LaneUse {
-        LaneUse(lane.clone(), Arc::clone(&self.first.connection))
+    fn used(&self, lane: &Lane, seat: Option<FirstSeat>) -> LaneUse {
+        LaneUse { lane: lane.clone(), first: Arc::clone(&self.first.connection), _seat: seat.map(Arc::new) }
     }
 
     fn open(&self, number: usize, work: Work) -> Result<Option<Lane>> {
@@ -166,13 +233,18 @@ mod tests {
     use protocol::Call;
 
     use super::*;
-    use crate::remote::testing::{connect, connect_with_channels, serve_data, thread_settings};
+    use crate::ErrorCode;
+    use crate::remote::testing::{connect, connect_with_channels, serve_data, serve_data_watched, thread_settings};
 
     fn lanes(workers: usize, has_channels: bool) -> (tempfile::TempDir, Lanes) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let serve = move |stream| drop(serve_data(stream, &path));
         let connection = if has_channels { connect_with_channels(serve) } else { connect(serve) }.unwrap();
+        // A distant host gets more processes
+        while connection.round_trip().unwrap() > Duration::from_millis(5) {
+            connection.call(&Call::Noop).unwrap();
+        }
         (dir, Lanes::new(connection, vec![thread_settings(); workers + 1]))
     }
 
@@ -195,9 +267,9 @@ mod tests {
         held.iter().for_each(|lane| drop(lane.connection().call(&Call::Noop).unwrap()));
         // There are no more, so the next ones share
         let more: Vec<_> = (0..4).map(|_| lanes.take().unwrap()).collect();
-        assert!(more.iter().all(|lane| lane.0.users() == 2));
+        assert!(more.iter().all(|lane| lane.lane.users() == 2));
         drop((held, more));
-        assert_eq!(lock(&lanes.more).lanes.len(), 3);
+        assert_eq!(lock(&lanes.more.state).lanes.len(), 3);
     }
 
     #[test]
@@ -212,12 +284,65 @@ mod tests {
     #[test]
     fn work_of_the_host_leaves_the_connection_of_the_command_alone() {
         let (_dir, lanes) = lanes(2, true);
-        let held: Vec<_> = (0..4).map(|_| lanes.take_to_compute().unwrap()).collect();
-        assert!(held.iter().all(|lane| !is_first(&lanes, lane) && lane.0.users() == 2));
+        let held: Vec<_> = (0..4).map(|_| lanes.take_to_compute(&CancelToken::new()).unwrap()).collect();
+        assert!(held.iter().all(|lane| !is_first(&lanes, lane) && lane.lane.users() == 2));
         assert!(is_first(&lanes, &lanes.take().unwrap()));
         // Without workers there is nothing else
         let (_dir, alone) = self::lanes(0, true);
-        assert!(is_first(&alone, &alone.take_to_compute().unwrap()));
+        assert!(is_first(&alone, &alone.take_to_compute(&CancelToken::new()).unwrap()));
+    }
+
+    #[test]
+    fn work_of_the_host_came_to_the_connection_of_the_command_while_the_first_other_one_was_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, (sender, opens)) = (dir.path().to_owned(), std::sync::mpsc::channel::<()>());
+        let opens = Mutex::new(opens);
+        let connection = connect_with_channels(move |stream| {
+            // The first channel is not served before the test says so
+            drop(serve_data_watched(stream, &path, move |_| lock(&opens).recv().unwrap_or_default()));
+        });
+        let lanes = Lanes::new(connection.unwrap(), vec![thread_settings(); 2]);
+        std::thread::scope(|scope| {
+            let take = || lanes.take_to_compute(&CancelToken::new()).unwrap();
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            while !lock(&lanes.more.state).is_opening {
+                std::thread::yield_now();
+            }
+            let (cancel, lanes) = (CancelToken::new(), &lanes);
+            let stop = cancel.clone();
+            let stopped = scope.spawn(move || lanes.take_to_compute(&stop).err().map(|error| error.code));
+            std::thread::sleep(3 * LOOK);
+            assert!(!stopped.is_finished());
+            cancel.cancel();
+            assert_eq!(stopped.join().unwrap(), Some(ErrorCode::Term));
+            assert!(all.iter().all(|one| !one.is_finished()));
+            // Files don't wait
+            assert!(is_first(lanes, &lanes.take().unwrap()));
+            drop(sender);
+            let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+            assert!(all.iter().all(|lane| !is_first(lanes, lane)));
+        });
+    }
+
+    #[test]
+    fn connection_of_the_command_computes_one_thing_at_a_time() {
+        let (_dir, lanes) = lanes(0, true);
+        let take = || lanes.take_to_compute(&CancelToken::new()).unwrap();
+        let held = take();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(take);
+            std::thread::sleep(3 * LOOK);
+            assert!(!next.is_finished() && is_first(&lanes, &lanes.take().unwrap()));
+            drop(held);
+            assert!(is_first(&lanes, &next.join().unwrap()));
+        });
+        // Those that wait end with the connection
+        let _held = take();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| lanes.take_to_compute(&CancelToken::new()).is_err());
+            lanes.first().give_up();
+            assert!(next.join().unwrap());
+        });
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::io::BufReader;
 use std::time::{Duration, Instant};
 
-use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
 use super::answers::read_greeting;
@@ -24,7 +23,7 @@ pub fn ping(host: &str, session: Session, timeout: Duration) -> Result<()> {
     let sent = Call::Noop.encode(1, dialect).write_to(&mut session.writer(timeout));
     sent.map_err(|e| Error::from_io(ErrorCode::FileWrite, format!("unable to write to '{}'", session.name()), e))?;
     let mut message = Vec::new();
-    read_message(&mut input, &mut message, ANSWER_BYTES_MAX)?;
+    AnswerMessage::read(&mut input, &mut message, ANSWER_BYTES_MAX)?;
     let answer = AnswerMessage::decode(&message)?;
     answer.outcome.map(drop).map_err(|error| error.to_error(&format!("remote socket protocol on '{host}'")))?;
     session.close(Duration::ZERO);

@@ -12,6 +12,7 @@ use protocol::{Call, Dialect};
 use super::link::Link;
 use super::received::Received;
 use crate::system_text;
+use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
 
 /// No answer shows how long it takes.
@@ -31,7 +32,8 @@ impl End {
     }
 
     pub(super) fn to_error(&self) -> Error {
-        self.hints.iter().fold(Error::new(self.code, self.message.clone()), Error::hint)
+        let error = Error::new(self.code, self.message.clone()).cause(PeerFault);
+        self.hints.iter().fold(error, Error::hint)
     }
 }
 

@@ -276,6 +276,7 @@ fn serve_channel<W: Write + Send>(
     more: &ServeMore,
     cancel: &CancelToken,
 ) -> Result<()> {
+    let _share = way.usage.channel();
     let served = thread::caught(|| (more.serve)(cancel));
     let mut server = Server::greet_channel(streams.0, streams.1)?;
     match served {

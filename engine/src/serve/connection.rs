@@ -9,7 +9,7 @@ use protocol::call::CallKind;
 use protocol::channel::FOLLOWING_MAX;
 use protocol::greeting::{self, Service};
 use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
-use protocol::pack::{Packed, read_message};
+use protocol::pack::Packed;
 use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 
 use super::handlers::Handlers;
@@ -203,7 +203,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     /// Reads a request before the client is served. Returns its command, if it has a known one.
     fn read_first(&mut self) -> Result<Option<CallKind>> {
-        read_message(&mut self.input, &mut self.message, COMMAND_LINE_BYTES_MAX)?;
+        RequestMessage::read(&mut self.input, &mut self.message, COMMAND_LINE_BYTES_MAX)?;
         let request = RequestMessage::decode(&self.message)?;
         self.session = request.session;
         Ok(self.dialect.command(request.command))
@@ -223,7 +223,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     /// Answers one request. Returns whether more may follow.
     fn next(&mut self, handlers: &mut Handlers) -> Result<bool> {
-        read_message(&mut self.input, &mut self.message, REQUEST_BYTES_MAX)?;
+        RequestMessage::read(&mut self.input, &mut self.message, REQUEST_BYTES_MAX)?;
         let request = RequestMessage::decode(&self.message)?;
         self.session = request.session;
         if !handlers.knows(request.command, self.dialect) {

@@ -202,7 +202,7 @@ impl Handlers {
                 }
             }
             Call::ReadManyOpen(request) => {
-                let reading = ReadSession::open_many(request, self.files()?, usage)?;
+                let reading = ReadSession::open_many(request, self.files()?, usage, &self.served.cancel)?;
                 self.begin_read(reading, session, seat, false)?
             }
             Call::WriteOpen(request) => {

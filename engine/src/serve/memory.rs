@@ -11,7 +11,8 @@ use crate::{Error, ErrorCode, Result};
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
 /// of zst at level 22.
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// The memory that the codecs of all channels of a connection may use, in bytes. This is enough for zst at level 22 on each.
+/// The memory that the codecs of all channels of a connection may use, in bytes. This is enough for zst at level 22 on each. While
+/// there are fewer, each counts like a connection.
 const CHANNELS_MEMORY_BYTES_MAX: u64 = CHANNELS_MAX as u64 * (1 << 30);
 /// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
@@ -23,6 +24,8 @@ pub(super) struct Usage {
     pub(super) memory: UsedMemory,
     /// Memory that grows while data passes.
     pub(super) grown: Grown,
+    /// Channels besides the first one.
+    channels: Seats,
     /// Open sessions.
     pub(super) sessions: Seats,
     /// Sessions with PostgreSQL.
@@ -47,9 +50,15 @@ impl Usage {
 
     fn with_memory(bytes_max: u64) -> Self {
         let grown = Grown::default();
-        let memory = UsedMemory { bytes: Arc::default(), grown: grown.clone(), bytes_max };
+        let channels = Seats::default();
+        let memory = UsedMemory { bytes: Arc::default(), grown: grown.clone(), bytes_max, channels: channels.clone() };
         let (sessions, databases, workers) = (Seats::default(), Seats::default(), Seats::default());
-        Usage { memory, grown, sessions, databases, workers, slots: Slots::none() }
+        Usage { memory, grown, channels, sessions, databases, workers, slots: Slots::none() }
+    }
+
+    /// Counts one more channel until the returned value is dropped.
+    pub(super) fn channel(&self) -> Seat {
+        self.channels.add()
     }
 
     /// A connection that may use so many bytes.
@@ -74,8 +83,13 @@ impl Seats {
         taken.map(|_| Seat(self.clone())).map_err(|_| too_many(what))
     }
 
+    /// Takes the seat of one more of something that is limited elsewhere.
+    fn add(&self) -> Seat {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Seat(self.clone())
+    }
+
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -153,9 +167,17 @@ pub(super) struct UsedMemory {
     /// What has grown counts, too.
     grown: Grown,
     bytes_max: u64,
+    /// Channels besides the first one.
+    channels: Seats,
 }
 
 impl UsedMemory {
+    /// What may be used by now: a client that can have channels and opens none gets no more than others.
+    fn bytes_max(&self) -> u64 {
+        let connections = 1 + self.channels.taken() as u64;
+        self.bytes_max.min(MEMORY_BYTES_MAX.saturating_mul(connections))
+    }
+
     /// The sum.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
@@ -186,7 +208,7 @@ impl CountedMemory {
     /// # Errors
     /// [`ErrorCode::Memory`] if that is too much together with the others.
     pub(super) fn add(&mut self, bytes: u64) -> Result<()> {
-        let max = self.total.bytes_max.saturating_sub(self.total.grown.bytes());
+        let max = self.total.bytes_max().saturating_sub(self.total.grown.bytes());
         let add = |total: u64| total.checked_add(bytes).filter(|total| *total <= max);
         let added = self.total.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         added.map_err(|_| too_much_memory())?;
@@ -233,6 +255,24 @@ mod tests {
         second.add(10).unwrap();
         drop((second, growth));
         assert_eq!(usage.memory.bytes(), 0);
+    }
+
+    #[test]
+    fn client_that_could_have_channels_and_opened_none_had_the_memory_of_all() {
+        let usage = Usage::of_channels();
+        let first = usage.memory.count(MEMORY_BYTES_MAX).unwrap();
+        assert_eq!(usage.memory.count(1).unwrap_err().code, ErrorCode::Memory);
+        let channel = usage.channel();
+        let second = usage.memory.count(MEMORY_BYTES_MAX).unwrap();
+        assert!(usage.memory.count(1).is_err());
+        drop(channel);
+        drop(first);
+        assert!(usage.memory.count(1).is_err(), "the other one still has its memory");
+        drop(second);
+        let _channels: Vec<_> = (1..CHANNELS_MAX).map(|_| usage.channel()).collect();
+        let _all = usage.memory.count(CHANNELS_MEMORY_BYTES_MAX).unwrap();
+        assert!(usage.memory.count(1).is_err());
+        assert!(Usage::of_connection().memory.count(MEMORY_BYTES_MAX + 1).is_err());
     }
 
     #[test]

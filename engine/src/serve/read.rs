@@ -38,7 +38,6 @@ impl ReadSession {
     ) -> Result<Option<Self>> {
         let range = ReadRange { offset: request.offset, limit: request.limit };
         let Some(file) = files.read(request.path, range, request.version)? else { return Ok(None) };
-        // A chain without output reads all of the file at once
         let file = Box::new(UntilCancelled { file, cancel: cancel.clone() });
         let chain = Chain::new(file, &request.filters, files, usage)?;
         Ok(Some(ReadSession { chain }))
@@ -72,7 +71,7 @@ impl ReadSession {
     }
 }
 
-/// A file whose reading ends with a token.
+/// A file whose reading ends with a token. Filters without output, or with little, read all of it at once.
 struct UntilCancelled {
     file: Box<dyn Read + Send>,
     cancel: CancelToken,
@@ -109,9 +108,14 @@ impl ReadSession {
     ///
     /// # Errors
     /// [`ErrorCode::FileMissing`], and those of [`ReadSession::open`].
-    pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, usage: &Usage) -> Result<Self> {
+    pub(super) fn open_many(
+        request: &ReadManyRequest<'_>,
+        files: &Arc<Files>,
+        usage: &Usage,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         let parts = Parts::new(&request.ranges, files.features().path, usage)?;
-        let source = PartsSource { parts, files: Arc::clone(files) };
+        let source = PartsSource { parts, files: Arc::clone(files), cancel: cancel.clone() };
         let chain = Chain::new(Box::new(source), &request.filters, files, usage)?;
         Ok(ReadSession { chain })
     }
@@ -150,10 +154,11 @@ impl Parts {
     }
 }
 
-/// Reads one part after the other.
+/// Reads one part after the other. Many may be empty, or swallowed by filters, so this ends with a token, too.
 struct PartsSource {
     parts: Parts,
     files: Arc<Files>,
+    cancel: CancelToken,
 }
 
 impl Read for PartsSource {
@@ -162,6 +167,7 @@ impl Read for PartsSource {
             return Ok(0);
         }
         loop {
+            self.cancel.check()?;
             if let Some(current) = &mut self.parts.current {
                 let size = current.read(buffer)?;
                 if size > 0 {
@@ -184,6 +190,7 @@ impl Read for PartsSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::ServedStorage;
 
     #[test]
     fn file_that_is_read_without_output_ends_with_the_token() {
@@ -196,6 +203,28 @@ mod tests {
             cancel.cancel();
             assert!(reads.join().unwrap().is_err());
         });
+    }
+
+    #[test]
+    fn parts_of_files_were_read_to_their_end_after_the_client_had_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), b"").unwrap();
+        std::fs::write(dir.path().join("full"), b"1234").unwrap();
+        let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
+        let range = |name: &str| {
+            let path = dir.path().join(name).to_string_lossy().into_owned().into();
+            OwnedRange { path, offset: 0, limit: None, version: None }
+        };
+        let cancel = CancelToken::new();
+        let ranges = vec![range("empty"), range("full"), range("empty"), range("empty")].into_iter();
+        let parts = Parts { ranges, current: None, _memory: Usage::of_bytes(1).memory.count(0).unwrap() };
+        let mut source = PartsSource { parts, files: Arc::new(files), cancel: cancel.clone() };
+        let mut buffer = [0; 9];
+        assert_eq!(source.read(&mut buffer).unwrap(), 4);
+        cancel.cancel();
+        let error = Error::from_io(ErrorCode::FileRead, "read", source.read(&mut buffer).unwrap_err());
+        assert_eq!(error.code, ErrorCode::Term);
+        assert!(source.parts.ranges.len() >= 2, "none of what is left was opened");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod convert;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -41,8 +41,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The workers of a channel.
 #[derive(Default)]
 pub(super) struct Workers {
-    /// The right of one of them to compute, from the first one on.
-    slot: OnceLock<AddedSlot>,
+    /// The right of one of them to compute. It ends with the last of them: one that waits for it needs it to find out that it is
+    /// to end.
+    slot: Mutex<Weak<AddedSlot>>,
     /// They end with the workers that use them.
     codecs: Mutex<Weak<CodecPool>>,
 }
@@ -114,16 +115,21 @@ impl Drop for WorkerSession {
     }
 }
 
+/// Returns what the workers share, which the first of them makes.
+fn shared<T>(kept: &Mutex<Weak<T>>, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make());
+        *kept = Arc::downgrade(&made);
+        made
+    })
+}
+
 impl Workers {
     /// Returns the codecs of the workers. None waits for another's: the client asks for the next part of a job, and would wait
     /// for nothing while a job can't begin.
     fn codecs(&self) -> Arc<CodecPool> {
-        let mut kept = self.codecs.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.upgrade().unwrap_or_else(|| {
-            let codecs = Arc::new(CodecPool::new(usize::MAX).sparing_memory());
-            *kept = Arc::downgrade(&codecs);
-            codecs
-        })
+        shared(&self.codecs, || CodecPool::new(usize::MAX).sparing_memory())
     }
 
     /// Starts a worker.
@@ -142,10 +148,11 @@ impl Workers {
         let (rules, version_force) = (convert::rules(request, self.codecs())?, convert::version(request)?);
         let network =
             request.network_level.map(|level| Compression::new(CompressType::Lz4, Some(level))).transpose()?;
-        let counted = (usage.workers.take(WORKERS_MAX, "workers")?, memory);
+        let seat = usage.workers.take(WORKERS_MAX, "workers")?;
+        // Given back in this order
+        let counted = (shared(&self.slot, || usage.slots.add()), memory, seat);
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
-        self.slot.get_or_init(|| usage.slots.add());
         let (slots, cancel) = (Arc::clone(&usage.slots), cancel.child());
         let warnings = Inherited::from_this_thread();
         let under_way = BytesUnderWay::default();

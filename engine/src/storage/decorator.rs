@@ -55,8 +55,8 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
-    fn has_ended(&self) -> bool {
-        self.inner().has_ended()
+    fn connected(&self) -> Result<()> {
+        self.inner().connected()
     }
 
     fn opened(&self) -> Result<()> {

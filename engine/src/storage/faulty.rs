@@ -7,6 +7,7 @@ use protocol::message::NoSpace;
 
 use super::full::with_no_space;
 use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
+use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
 
 /// A type of call.
@@ -52,6 +53,8 @@ enum Fault {
     Lost(Op, u64),
     /// The nth changing call (from 1) and every call after it, as if the process had died there.
     CrashAt(u64),
+    /// Every call, because the connection has ended.
+    Ended,
     /// Every call of this kind on a path that contains this text.
     Path(Op, String),
 }
@@ -76,11 +79,17 @@ impl State {
         let befalls = |fault: &&Fault| match fault {
             Fault::Nth(which, n) | Fault::Lost(which, n) => *which == op && *n == same,
             Fault::CrashAt(n) => changes >= *n,
+            Fault::Ended => self.has_ended,
             Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
         };
-        let ended = self.has_ended.then_some(Fault::CrashAt(0));
+        let ended = self.has_ended.then_some(Fault::Ended);
         ended.or_else(|| self.faults.iter().find(befalls).cloned())
     }
+}
+
+/// The error of a connection to another host that has ended. It has the code of a damaged file.
+fn end_of_connection() -> Error {
+    Error::new(ErrorCode::Format, "unexpected EOF").cause(PeerFault)
 }
 
 /// A function that runs at a call.
@@ -197,6 +206,7 @@ impl FaultyStorage {
         match (fault, done) {
             (None, Some(done)) => return done,
             (_, Some(Err(error))) => return Err(error),
+            (Some(Fault::Ended), _) => return Err(end_of_connection()),
             _ => {}
         }
         Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")))
@@ -212,8 +222,8 @@ impl RepoStorage for FaultyStorage {
         self.inner.concurrency()
     }
 
-    fn has_ended(&self) -> bool {
-        self.with(|state| state.has_ended) || self.inner.has_ended()
+    fn connected(&self) -> Result<()> {
+        if self.with(|state| state.has_ended) { Err(end_of_connection()) } else { self.inner.connected() }
     }
 
     fn display(&self, path: &RepoPath) -> String {

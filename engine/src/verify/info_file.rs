@@ -26,12 +26,15 @@ pub(super) type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead, Origin) -> Result<T>
 pub(super) struct Retry<'a> {
     pub policy: &'a RetryPolicy,
     pub cancel: &'a CancelToken,
+    /// The repository. Nothing is repeated after its connection has ended.
+    pub repo: &'a Repo,
 }
 
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        self.policy.run_to_answer(|pause| self.cancel.sleep(pause), is_lasting_locally, work)
+        let pause = |interval| self.repo.storage.connected().and_then(|()| self.cancel.sleep(interval));
+        self.policy.run_to_answer(pause, is_lasting_locally, work)
     }
 }
 

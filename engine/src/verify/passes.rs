@@ -167,17 +167,25 @@ impl Passes<'_> {
         let places = Places::new(storage.sums().then_some(crew.workers.saturating_mul(readers)));
         let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
         Crew { settings: &crew, cancel }.run(
-            |_| next_job(&mut walk, &mut plan, &tally, recall),
+            |_| {
+                // What the rest of the repository is like can't be told any more
+                storage.connected()?;
+                next_job(&mut walk, &mut plan, &tally, recall)
+            },
             |_, turn| Ok((FileChecker::new(turn, places.next()), turn.clone())),
             |(checker, turn), job, cancel| {
+                let connected = || storage.connected();
                 let storage = OnTurn::new(storage, turn);
                 let check = || match job.only_map {
                     true => checker.check_map(&storage, &job.check),
                     false => checker.check(&storage, &job.check, cancel),
                 };
-                let pause = |interval| turn.waiting(|| cancel.sleep(interval));
+                let pause = |interval| connected().and_then(|()| turn.waiting(|| cancel.sleep(interval)));
                 let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
                 cancel.check()?;
+                if result.is_err() {
+                    connected()?;
+                }
                 Ok(result)
             },
             |event| {

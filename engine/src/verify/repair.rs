@@ -140,7 +140,7 @@ fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelTok
         path: file.path.clone(),
         shown,
         cipher: cipher.clone(),
-        retry: Retry { policy: &RetryPolicy::NONE, cancel },
+        retry: Retry { policy: &RetryPolicy::NONE, cancel, repo },
     };
     let found = match file.kind {
         PairKind::ArchiveInfo => {

@@ -148,9 +148,20 @@ pub(crate) fn is_lasting_locally(error: &Error) -> bool {
     is_about_content(error) || is_refused(error)
 }
 
+/// The cause of errors that tell about a connection to another host, or about an answer that can't be read, and nothing about files.
+/// They have the codes that pgBackRest has for them, some of which otherwise tell that a file is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("connection to another host failed")]
+pub(crate) struct PeerFault;
+
+/// Returns whether the error is about a connection to another host.
+fn is_of_peer(error: &Error) -> bool {
+    error.source.as_deref().is_some_and(|source| source.is::<PeerFault>())
+}
+
 /// Returns whether the error is about the content of a file, or that it is missing.
 pub(crate) fn is_about_content(error: &Error) -> bool {
-    matches!(
+    let is_of_content = matches!(
         error.code,
         ErrorCode::Checksum
             | ErrorCode::Crypto
@@ -159,7 +170,8 @@ pub(crate) fn is_about_content(error: &Error) -> bool {
             | ErrorCode::Format
             | ErrorCode::JsonFormat
             | ErrorCode::VersionNotSupported
-    )
+    );
+    is_of_content && !is_of_peer(error)
 }
 
 /// Returns whether the system refuses to open or read a file because of what the file or its path is.
@@ -250,6 +262,21 @@ mod tests {
         };
         let error = RetryPolicy::new(1, HOUR).run(|pause| cancel.sleep(pause), step).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileRead, "flaky"));
+    }
+
+    #[test]
+    fn end_of_a_connection_had_the_code_of_a_damaged_file() {
+        let error = || Error::new(ErrorCode::Format, "unexpected EOF");
+        assert!(is_about_content(&error()));
+        let ended = error().cause(PeerFault);
+        assert!(!is_about_content(&ended) && !is_lasting_locally(&ended));
+        // It keeps its cause behind a stream, and among the errors of retries
+        let ended = Error::from_io(ErrorCode::FileRead, "unable to read", ended.into());
+        let ended = RetryPolicy::new(1, Duration::ZERO).run::<()>(sleep, {
+            let mut first = Some(ended);
+            move || Err(first.take().unwrap_or_else(error))
+        });
+        assert!(!is_about_content(&ended.unwrap_err().context("remote-0")));
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl Slots {
         self.state().free
     }
 
+    /// Returns how many threads wait for a slot.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     fn begin(&self) -> Position {
         let mut state = self.state();
         state.begun += 1;

@@ -1,7 +1,7 @@
 //! Reading the fields of a pack one after the other.
 
 use super::tag::{Next, Tag};
-use super::{FieldType, PackScan, PackScanner, unzigzag};
+use super::{FieldType, PackScan, PackScanner, unzigzag, wrong_type};
 use crate::{StringId, format_error};
 use repo_format::Result;
 
@@ -99,11 +99,7 @@ impl<'a> PackReader<'a> {
     fn field(&mut self, expected: FieldType) -> Result<Option<Tag>> {
         let Some((id, tag)) = self.take()? else { return Ok(None) };
         if tag.field_type != expected {
-            return Err(format_error(format!(
-                "field {id} is type '{}' but expected '{}'",
-                tag.field_type.name(),
-                expected.name()
-            )));
+            return Err(wrong_type(id.into(), tag.field_type, expected));
         }
         Ok(Some(tag))
     }

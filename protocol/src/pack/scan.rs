@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, Read as _};
 
-use super::DEPTH_MAX;
 use super::tag::{Next, Tag};
+use super::{DEPTH_MAX, FieldType, wrong_type};
 use crate::format_error;
 use repo_format::{Error, ErrorCode, Result};
 
@@ -13,6 +13,18 @@ pub const MESSAGE_SIZE_MAX: usize = 256 * 1024 * 1024;
 
 /// If more bytes than this are known to be missing, they are read into the message without passing the input's buffer.
 const DIRECT_SIZE_MIN: usize = 4096;
+
+/// The most fields of a message beyond those that are known. Later versions may have some.
+const MORE_FIELDS_MAX: u32 = 1000;
+
+/// What shows early that a stream is no message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MessageForm {
+    /// The types of the first fields. Later ones may be anything.
+    pub(crate) fields: &'static [FieldType],
+    /// The number that the first field must be, and the error if it is not.
+    pub(crate) first: Option<(u64, &'static str)>,
+}
 
 /// What a scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +41,22 @@ pub struct PackScanner {
     size_max: usize,
     position: usize,
     depth: usize,
+    form: MessageForm,
+    /// The id of the last field outside of containers.
+    last_id: u64,
+    /// Fields beyond those with a type.
+    more_fields: u32,
 }
 
 impl PackScanner {
     /// A scanner for a message of at most `size_max` bytes.
     pub fn new(size_max: usize) -> Self {
-        PackScanner { size_max, position: 0, depth: 0 }
+        Self::of_form(size_max, MessageForm::default())
+    }
+
+    /// A scanner for a message of this form. A stream that is no such message may have no end.
+    pub(crate) fn of_form(size_max: usize, form: MessageForm) -> Self {
+        PackScanner { size_max, position: 0, depth: 0, form, last_id: 0, more_fields: 0 }
     }
 
     /// Scans `bytes`, which must begin with the bytes of the calls before.
@@ -55,6 +77,9 @@ impl PackScanner {
                     self.advance(at, 0)?;
                 }
                 Next::Field(tag) => {
+                    if self.depth == 0 && !self.form.fields.is_empty() {
+                        self.check(tag)?;
+                    }
                     if tag.field_type.is_container() {
                         if self.depth == DEPTH_MAX {
                             return Err(format_error(format!("pack has more than {DEPTH_MAX} levels")));
@@ -66,6 +91,29 @@ impl PackScanner {
             }
         }
         Ok(PackScan::Missing(self.position - bytes.len() + self.depth + 1))
+    }
+
+    /// Checks the next field outside of containers.
+    fn check(&mut self, tag: Tag) -> Result<()> {
+        let is_first = self.last_id == 0;
+        self.last_id = self.last_id.saturating_add(tag.gap).saturating_add(1);
+        let index = usize::try_from(self.last_id - 1).unwrap_or(usize::MAX);
+        let MessageForm { fields, first } = self.form;
+        match (fields.get(index), first) {
+            (_, Some((_, text))) if is_first && index > 0 => Err(format_error(text)),
+            (Some(expected), _) if tag.field_type != *expected => {
+                Err(wrong_type(self.last_id, tag.field_type, *expected))
+            }
+            (Some(_), Some((value, text))) if index == 0 && tag.value != value => Err(format_error(text)),
+            (Some(_), _) => Ok(()),
+            (None, _) if self.more_fields == MORE_FIELDS_MAX => {
+                Err(format_error(format!("message has more than {MORE_FIELDS_MAX} unknown fields")))
+            }
+            (None, _) => {
+                self.more_fields += 1;
+                Ok(())
+            }
+        }
     }
 
     /// Moves past the `size` bytes that follow `at`.
@@ -84,9 +132,16 @@ impl PackScanner {
 /// # Errors
 /// [`ErrorCode::Format`] for input that is no message or ends before one does; [`ErrorCode::FileRead`] if reading fails.
 pub fn read_message(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
+    read_with(PackScanner::new(size_max), input, message)
+}
+
+/// Reads one message whose end this scanner finds.
+///
+/// # Errors
+/// Those of [`read_message`].
+pub(crate) fn read_with(mut scanner: PackScanner, input: &mut impl BufRead, message: &mut Vec<u8>) -> Result<()> {
     let failed = |error| Error::from_io(ErrorCode::FileRead, "unable to read message", error);
     message.clear();
-    let mut scanner = PackScanner::new(size_max);
     let mut missing = 1;
     loop {
         let before = message.len();

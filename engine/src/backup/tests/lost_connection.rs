@@ -1,4 +1,4 @@
-//! A connection to the repository that ends when the backup is complete.
+//! A connection to the repository that ends: when a backup is complete, or while one is verified.
 
 use crate::expire::ExpireRequest;
 use crate::repo::RepoSettings;
@@ -63,4 +63,35 @@ fn what_follows_a_complete_backup_gets_a_new_connection_if_that_of_the_backup_ha
         assert_eq!(world.has("proof/demo/backups.json"), reconnects);
         assert_eq!(claims(), 0);
     }
+}
+
+#[test]
+fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
+    let world = World::new(None);
+    (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    world.run(world.settings(BackupType::Full)).unwrap();
+    // A retry would be waited for
+    let request = VerifyRequest { job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+    let run_on = |storage: &FaultyStorage| {
+        let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+        crate::verify::run(&request, &world.session(&repo), &repo)
+    };
+    let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    assert_eq!(run_on(&whole).unwrap().errors, 0);
+    let begin = Instant::now();
+    for left in 0..whole.calls().len() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let storage = Arc::new(Mutex::new(None::<FaultyStorage>));
+        let ending = Arc::clone(&storage);
+        let faulty = FaultyStorage::new(Arc::clone(&world.repo.storage)).before(move |_, _| {
+            if calls.fetch_add(1, Ordering::SeqCst) >= left {
+                ending.lock().unwrap().iter().for_each(FaultyStorage::end);
+            }
+        });
+        *storage.lock().unwrap() = Some(faulty.clone());
+        let error = run_on(&faulty).err().unwrap_or_else(|| panic!("{left} calls"));
+        assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"), "{left} calls");
+        storage.lock().unwrap().take();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }

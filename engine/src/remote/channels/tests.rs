@@ -465,7 +465,7 @@ fn memory_of_the_channels_of_a_connection_counts_together() {
     };
     let begin = |connection: &Arc<Connection>| -> Result<()> { connection.call(&worker()).map(drop) };
     // One for each channel is possible
-    (1..CHANNELS_MAX).for_each(|_| begin(&one).unwrap());
+    (0..3).for_each(|_| begin(&one).unwrap());
     let error = std::iter::repeat_with(|| begin(&one)).take(CHANNELS_MAX).find_map(Result::err).unwrap();
     assert_eq!(error.code, ErrorCode::Memory);
     assert_eq!(begin(&other).unwrap_err().code, ErrorCode::Memory);

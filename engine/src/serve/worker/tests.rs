@@ -267,12 +267,35 @@ fn long_jobs_of_one_channel_computed_one_after_the_other_while_another_channel_h
         [0; 2].map(|_| workers.begin(&worker(), dir.clone(), &usage, &CancelToken::new()).unwrap())
     });
     assert_eq!(usage.slots.free(), 2);
-    drop(begun);
-    let [first, second] = channels;
+    let [first, second] = begun;
     drop(first);
     assert_eq!(usage.slots.free(), 1);
     drop(second);
     assert_eq!(usage.slots.free(), 0);
+}
+
+#[test]
+fn worker_that_waited_for_a_slot_when_the_last_channel_ended_waited_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
+    let (workers, usage) = (Workers::default(), usage());
+    let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
+    let begin = || workers.begin(&worker(), DataDir::new(dir.path()), &usage, &CancelToken::new()).unwrap();
+    let mut waits = begin();
+    usage.slots.turn().run(|| {
+        waits.begin(&bundle(&[file("pg_data/a")]), &files, &usage).unwrap();
+        while usage.slots.waiting() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(waits);
+        drop(workers);
+    });
+    let begun = std::time::Instant::now();
+    while usage.workers.taken() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((usage.memory.bytes(), usage.slots.free()), (0, 0));
 }
 
 #[test]

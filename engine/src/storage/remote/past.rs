@@ -76,8 +76,8 @@ impl RepoStorage for PastStorage {
         self.now.concurrency()
     }
 
-    fn has_ended(&self) -> bool {
-        self.now.has_ended()
+    fn connected(&self) -> Result<()> {
+        self.now.connected()
     }
 
     fn display(&self, path: &RepoPath) -> String {

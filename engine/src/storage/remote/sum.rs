@@ -28,7 +28,7 @@ impl RemoteStorage {
         let Some(filters) = filters.filter(|_| limit != Some(0)) else { return Ok(None) };
         let path = &*self.absolute(content.path);
         let request = ReadRequest { path, offset, limit, version, filters };
-        let lane = self.lanes.take_to_compute()?;
+        let lane = self.lanes.take_to_compute(content.cancel)?;
         let opened = lane.connection().send(&Call::ReadOpen(request), None)?;
         let session = opened.session;
         // The connection of the command itself is still needed for what was found
@@ -36,7 +36,7 @@ impl RemoteStorage {
             true => opened.wait()?,
             false => opened.wait_or_stop(content.cancel)?,
         };
-        let sum = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
+        let sum = match answer.read(|data| ReadAnswer::decode(data, answer.is_closed))? {
             ReadAnswer::Missing => None,
             ReadAnswer::Chunk(chunk) => sum(&chunk),
         };

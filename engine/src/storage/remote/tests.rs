@@ -2,20 +2,23 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use protocol::Capabilities;
 use protocol::call::CallKind;
 use protocol::filter::{Codec, CompressFilter, Filter};
+use protocol::options::ConfigRequest;
 use protocol::storage::{Chunk, ReadAnswer, WriteAnswer};
+use protocol::{Capabilities, PackWriter};
 use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
 
 use super::write::{BLOCK_BYTES, RemoteWriter};
 use super::*;
 use crate::CancelToken;
+use crate::remote::LaneUse;
 use crate::remote::testing::{Script, connect, connect_with_channels, serve_repository, thread_settings};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::paced::Paced;
 use crate::throttle::{Pace, RATE_MIN, RateLimit};
+use crate::work::retry::is_about_content;
 use crate::work::turn::Slots;
 
 /// A storage whose server fails at the block with this number. What it is asked for arrives at the receiver.
@@ -261,5 +264,67 @@ fn file_that_the_host_may_still_write_was_written_again_over_another_connection(
         // The server goes on
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
         drop(rustix::fs::open(&stuck, flags, rustix::fs::Mode::empty()).unwrap());
+    }
+}
+
+#[test]
+fn channel_that_the_host_has_ended_in_order_ended_the_connection_of_the_command() {
+    let begin = |storage: &RemoteStorage, lane: &LaneUse| {
+        let path = storage.absolute(&RepoPath::new("file").unwrap());
+        let lane = lane.clone();
+        let mut writer = RemoteWriter::new(lane, path, WriteOptions::ATOMIC, None);
+        writer.write_all(&vec![7; 4 * BLOCK_BYTES]).unwrap();
+        writer
+    };
+    let config = Call::Config(ConfigRequest { arguments: Vec::new() });
+    for waits in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = with_channels(dir.path());
+        let (_first, lane) = (storage.lanes.take().unwrap(), storage.lanes.take().unwrap());
+        let writer = begin(&storage, &lane);
+        // A channel has no such request, so the host ends it
+        let refused = lane.connection().send(&config, None).unwrap();
+        if waits {
+            assert!(refused.wait().is_err());
+        }
+        drop(writer);
+        assert!(lane.connection().has_ended());
+        // Nothing of the file is left, and it is written over another channel
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let again = storage.lanes.take().unwrap();
+        assert!(!Arc::ptr_eq(lane.connection(), again.connection()));
+        begin(&storage, &again).write_all(b"x").unwrap();
+        assert!(storage.list(&RepoPath::new("").unwrap()).is_ok());
+        // The host may still be at work on a channel that this side has ended
+        let writer = begin(&storage, &again);
+        again.connection().fail(&Error::new(ErrorCode::Service, "lost"));
+        drop(writer);
+        assert!(storage.list(&RepoPath::new("").unwrap()).is_err());
+    }
+}
+
+#[test]
+fn answer_that_can_not_be_read_named_no_host_and_counted_as_damage_of_a_file() {
+    let storage = compressing(|script| {
+        while let Some(call) = script.read() {
+            let answer = match call {
+                Call::List(_) => {
+                    let mut list = PackWriter::new();
+                    list.bool(true).text("no entry");
+                    Some(list)
+                }
+                Call::Exit => return,
+                _ => None,
+            };
+            script.answer(answer);
+        }
+    });
+    let path = RepoPath::new("archive").unwrap();
+    let read = storage.read(&path, ReadRange::default()).err();
+    for error in [storage.list(&path).err(), storage.info(&path).err(), read] {
+        let error = error.unwrap();
+        assert_eq!(error.code, ErrorCode::Format, "{error}");
+        assert!(error.message.starts_with("remote-1 ssh protocol on 'far': "), "{error}");
+        assert!(!is_about_content(&error));
     }
 }

@@ -237,7 +237,10 @@ impl RepoWriter for RemoteWriter {
         }
         self.send(&Call::Close(CallKind::StorageWrite))?;
         let answer = self.confirm(0)?;
-        WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
+        match &answer {
+            Some(answer) => answer.read(WriteAnswer::decode).map(drop)?,
+            None => WriteAnswer::decode(None).map(drop)?,
+        }
         self.state = WriterState::Finished;
         Ok(())
     }
@@ -256,9 +259,10 @@ impl Drop for RemoteWriter {
             return;
         }
         // What is on its way must not reach a file that another connection then creates under this name. So nothing more is written
-        // if the host does not say that it has dropped this one
+        // if the host does not say that it has dropped this one, with answers or with the end of the channel
         let answered = sent.into_iter().map(|sent| sent.is_ok_and(|sent| sent.answers_within(self.dropped_wait)));
-        if answered.filter(|is_answered| !is_answered).count() > 0 {
+        let silent = answered.filter(|is_answered| !is_answered).count();
+        if silent > 0 && !connection.was_ended_by_server(self.dropped_wait) {
             let text = format!("unable to end the write of '{}'", self.path);
             self.lane.give_up(&Error::new(ErrorCode::FileWrite, text));
         }
