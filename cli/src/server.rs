@@ -9,6 +9,7 @@ mod admit;
 mod child;
 mod command_line;
 pub mod fuzzing;
+mod limits;
 mod listen;
 mod notify;
 mod places;

@@ -13,6 +13,7 @@ pub mod decode;
 pub mod diagnose;
 pub mod ending;
 pub mod expire;
+pub mod file_limit;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod host_locks;

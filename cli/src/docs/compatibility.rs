@@ -451,7 +451,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "server",
-        "The server listens on all addresses of `tls-server-address`; pgBackRest listens on the first. A port in use is an error at once. `SIGHUP` logs what has changed, and a configuration or certificate that can't be used leaves the previous one in place; pgBackRest ends. A client has 30 seconds to say who it is; at most 100 such clients of one address, 400 sessions of one client and 1000 in all are served at a time.",
+        "The server listens on all addresses of `tls-server-address`; pgBackRest listens on the first. A port in use is an error at once. `SIGHUP` logs what has changed, and a configuration or certificate that can't be used leaves the previous one in place; pgBackRest ends. A client has 30 seconds to say who it is; at most 100 such clients of one address, 400 sessions of one client and 1000 in all are served at a time, fewer if the hard limit of open files is below 5336.",
     ),
     (
         "server",

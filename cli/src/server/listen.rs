@@ -11,6 +11,7 @@ use engine::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::limits::SessionLimits;
 use super::sessions::Sessions;
 use super::state::ServerState;
 use super::{notify, session};
@@ -38,7 +39,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     log::line(Level::Info, &format!("listen on {}:{}", state.address, state.port));
     log::line(Level::Info, &format!("certificate is {}", state.certificate_text()));
     notify::ready();
-    let mut server = Listening { state: Arc::new(state), listeners, sessions: Sessions::default(), warned: None };
+    let sessions = Sessions::new(SessionLimits::prepare());
+    let mut server = Listening { state: Arc::new(state), listeners, sessions, warned: None };
     loop {
         let mut polled: Vec<PollFd<'_>> =
             server.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();

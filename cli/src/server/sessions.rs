@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use engine::{Error, ErrorCode, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::limits::SessionLimits;
+
 /// Clients at a time that have not said who they are.
 const UNKNOWN_MAX: usize = 400;
 /// The same for clients of one address, so that one host does not keep out others.
 const OF_ADDRESS_MAX: usize = 100;
-/// Sessions at a time of one client. A command has one more than its `process-max`.
-const OF_CLIENT_MAX: usize = 400;
-/// Sessions at a time.
-const ALL_MAX: usize = 1000;
 /// The time between two looks at processes.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a process may take to end after its input has ended.
@@ -30,6 +28,7 @@ pub(super) struct Sessions(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
+    limits: SessionLimits,
     unknown: BTreeMap<IpAddr, usize>,
     of_client: BTreeMap<String, usize>,
     processes: BTreeMap<u32, SharedChild>,
@@ -44,6 +43,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
+    /// No session yet.
+    pub(super) fn new(limits: SessionLimits) -> Self {
+        Sessions(Arc::new(Mutex::new(Table { limits, ..Table::default() })))
+    }
+
     /// Counts a client that has not said who it is; `None` if there are too many.
     pub(super) fn enter(&self, address: IpAddr) -> Option<UnknownClient> {
         let mut table = lock(&self.0);
@@ -64,7 +68,7 @@ impl Sessions {
         let mut table = lock(&self.0);
         let all: usize = table.of_client.values().sum();
         let count = table.of_client.get(client).copied().unwrap_or(0);
-        if count >= OF_CLIENT_MAX || all >= ALL_MAX {
+        if count >= table.limits.of_client || all >= table.limits.all {
             let text = format!("server has too many sessions: {count} of client '{client}', {all} of all clients");
             return Err(Error::new(ErrorCode::Service, text));
         }
@@ -224,11 +228,12 @@ mod tests {
         assert!(sessions.enter(address(5)).is_none());
         drop(unknown);
         assert!(sessions.enter(address(1)).is_some() && lock(&sessions.0).unknown.is_empty());
-        let mut known: Vec<_> = (0..OF_CLIENT_MAX).map(|_| sessions.begin("a").unwrap()).collect();
+        let SessionLimits { of_client, all } = SessionLimits::default();
+        let mut known: Vec<_> = (0..of_client).map(|_| sessions.begin("a").unwrap()).collect();
         let error = sessions.begin("a").err().unwrap();
         assert_eq!(error.code, ErrorCode::Service);
-        known.extend((0..OF_CLIENT_MAX).map(|_| sessions.begin("b").unwrap()));
-        known.extend((2 * OF_CLIENT_MAX..ALL_MAX).map(|_| sessions.begin("c").unwrap()));
+        known.extend((0..of_client).map(|_| sessions.begin("b").unwrap()));
+        known.extend((2 * of_client..all).map(|_| sessions.begin("c").unwrap()));
         assert!(sessions.begin("c").is_err() && sessions.begin("d").is_err());
         drop(known);
         assert!(sessions.begin("a").is_ok() && lock(&sessions.0).of_client.is_empty());

@@ -29,7 +29,7 @@ use super::received::Received;
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
-use crate::work::retry::ConnectionEnded;
+use crate::work::retry::PeerFault;
 use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -45,12 +45,22 @@ pub(crate) struct Answer {
     data: Option<(usize, usize)>,
     /// Whether its session has ended.
     pub(crate) is_closed: bool,
+    /// The name of the server in errors.
+    name: Arc<str>,
 }
 
 impl Answer {
     /// The data: a complete pack.
     pub(crate) fn data(&self) -> Option<&[u8]> {
         self.data.and_then(|(begin, end)| self.message.get(begin..end))
+    }
+
+    /// Reads the data.
+    ///
+    /// # Errors
+    /// Those of `read`, as errors of the server.
+    pub(crate) fn read<'a, T>(&'a self, read: impl FnOnce(Option<&'a [u8]>) -> Result<T>) -> Result<T> {
+        read(self.data()).map_err(|error| error.context(&self.name).cause(PeerFault))
     }
 }
 
@@ -115,7 +125,7 @@ struct Streams {
 /// A connection to the server on another host. Dropping it ends the server's process.
 pub(crate) struct Connection {
     /// The name in errors of the server, such as `remote-0 ssh protocol on 'HOST'`.
-    name: String,
+    name: Arc<str>,
     /// The name of the way in errors of reading.
     read_name: String,
     dialect: &'static Dialect,
@@ -197,7 +207,7 @@ impl Connection {
         let end = ChannelEnd { channels: Arc::clone(channels), number: output.number, server_end: server_end.clone() };
         let link = ChannelLink {
             parent: Arc::clone(&self.shared),
-            parent_name: self.name.clone(),
+            parent_name: self.name.to_string(),
             read_name: self.read_name.clone(),
             channels: Arc::clone(channels),
             number: output.number,
@@ -222,7 +232,7 @@ impl Connection {
     fn greeted(settings: &RemoteSettings, beginning: Beginning<'_>, streams: Streams) -> Result<Arc<Self>> {
         let Streams { link, input, output, channels, parent } = streams;
         let mut connection = Connection {
-            name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host),
+            name: format!("remote-{} {} protocol on '{}'", settings.process, beginning.kind, settings.host).into(),
             read_name: link.read_name(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
@@ -375,18 +385,17 @@ impl Connection {
 
     fn accept(&self, reply: Reply) -> Result<Answer> {
         let message = reply.map_err(|end| end.to_error())?;
-        let answer =
-            AnswerMessage::decode(&message).map_err(|error| error.context(&self.name).cause(ConnectionEnded))?;
+        let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name).cause(PeerFault))?;
         let is_closed = answer.is_closed;
         let data = match answer.outcome {
             Ok(data) => data.map(|data| position(&message, data)),
             Err(error) => {
                 let error = error.to_error(&self.name);
                 // One without a session ends the connection, and says nothing about what was asked for
-                return Err(if answer.session.is_none() { error.cause(ConnectionEnded) } else { error });
+                return Err(if answer.session.is_none() { error.cause(PeerFault) } else { error });
             }
         };
-        Ok(Answer { message, data, is_closed })
+        Ok(Answer { message, data, is_closed, name: Arc::clone(&self.name) })
     }
 
     /// Ends a connection whose server does not answer.

@@ -89,7 +89,7 @@ impl RemoteOpening {
             }
         };
         self.session.is_open = !answer.is_closed;
-        let data = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
+        let data = match answer.read(|data| ReadAnswer::decode(data, answer.is_closed))? {
             ReadAnswer::Missing => {
                 self.session.is_open = false;
                 return Ok(None);
@@ -153,7 +153,7 @@ impl RemoteReader {
         let next = self.asked.pop_front();
         let answer = next.ok_or_else(|| Error::new(ErrorCode::Assert, "no chunk was asked for"))?.wait()?;
         self.session.is_open = !answer.is_closed;
-        let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
+        let data = answer.read(|data| Chunk::decode(data, answer.is_closed))?.data.to_vec();
         self.accept(data)
     }
 }

@@ -11,7 +11,7 @@ use protocol::{Call, Dialect};
 
 use super::link::Link;
 use super::received::Received;
-use crate::work::retry::ConnectionEnded;
+use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
 
 /// No answer shows how long it takes.
@@ -31,7 +31,7 @@ impl End {
     }
 
     pub(super) fn to_error(&self) -> Error {
-        let error = Error::new(self.code, self.message.clone()).cause(ConnectionEnded);
+        let error = Error::new(self.code, self.message.clone()).cause(PeerFault);
         self.hints.iter().fold(error, Error::hint)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
-use crate::work::retry::ConnectionEnded;
+use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
 
 /// A type of call.
@@ -85,7 +85,7 @@ impl State {
 
 /// The error of a connection to another host that has ended. It has the code of a damaged file.
 fn end_of_connection() -> Error {
-    Error::new(ErrorCode::Format, "unexpected EOF").cause(ConnectionEnded)
+    Error::new(ErrorCode::Format, "unexpected EOF").cause(PeerFault)
 }
 
 /// A function that runs at a call.

@@ -108,7 +108,7 @@ fn no_versions(host: &str) -> Error {
 /// Reads the passphrase in the host's configuration.
 fn cipher_pass(answer: &Answer, key: u32) -> Result<Option<Passphrase>> {
     let names = cipher_options(key);
-    let values = OptionsAnswer::decode(answer.data(), names.len())?.values;
+    let values = answer.read(|data| OptionsAnswer::decode(data, names.len()))?.values;
     let refuse = || Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{}'", names[0])));
     match values.as_slice() {
         [kind, pass] => match (kind.choice().map(|kind| kind.to_string()).as_deref(), pass) {
@@ -150,8 +150,8 @@ impl RemoteStorage {
     fn list_at(&self, path: &RepoPath, target_time: i64) -> Result<Option<Vec<Entry>>> {
         let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
         let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time }))?;
-        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
-        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
+        let Some(entries) = answer.read(|data| ListAnswer::decode(data, level))?.entries else { return Ok(None) };
+        let entries = entries.map(|entry| answer.read(|_| entry).map(|entry| entry_of(entry.name, &entry.info)));
         let mut entries = entries.collect::<Result<Vec<_>>>()?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(Some(entries))
@@ -200,7 +200,7 @@ impl RepoStorage for RemoteStorage {
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
         let answer = self.info_of(&self.absolute(path), InfoLevel::Basic)?;
-        let info = InfoAnswer::decode(answer.data(), InfoLevel::Basic)?.info;
+        let info = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Basic))?.info;
         Ok(info.map(|info| entry_of(path.file_name(), &info)))
     }
 
@@ -210,7 +210,7 @@ impl RepoStorage for RemoteStorage {
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
         let answer = self.info_of(&self.absolute(path), InfoLevel::Detail)?;
-        let detail = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info.and_then(|info| info.detail);
+        let detail = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info.and_then(|info| info.detail);
         Ok(detail.and_then(|detail| detail.link_target).map(str::to_owned))
     }
 
@@ -286,7 +286,7 @@ impl RepoStorage for RemoteStorage {
         let absolute = self.absolute(path);
         // The server removes what is behind a link
         let answer = self.info_of(&absolute, InfoLevel::Type)?;
-        match InfoAnswer::decode(answer.data(), InfoLevel::Type)?.info.map(|info| info.kind) {
+        match answer.read(|data| InfoAnswer::decode(data, InfoLevel::Type))?.info.map(|info| info.kind) {
             Some(FileKind::Link) => self.remove(path),
             _ => self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop),
         }

@@ -148,15 +148,15 @@ pub(crate) fn is_lasting_locally(error: &Error) -> bool {
     is_about_content(error) || is_refused(error)
 }
 
-/// The cause of the errors of a connection to another host that has ended. They have the codes that pgBackRest has for them, some
-/// of which otherwise tell that a file is damaged.
+/// The cause of errors that tell about a connection to another host, or about an answer that can't be read, and nothing about files.
+/// They have the codes that pgBackRest has for them, some of which otherwise tell that a file is damaged.
 #[derive(Debug, thiserror::Error)]
-#[error("connection has ended")]
-pub(crate) struct ConnectionEnded;
+#[error("connection to another host failed")]
+pub(crate) struct PeerFault;
 
-/// Returns whether the error tells that a connection has ended.
-fn is_end_of_connection(error: &Error) -> bool {
-    error.source.as_deref().is_some_and(|source| source.is::<ConnectionEnded>())
+/// Returns whether the error is about a connection to another host.
+fn is_of_peer(error: &Error) -> bool {
+    error.source.as_deref().is_some_and(|source| source.is::<PeerFault>())
 }
 
 /// Returns whether the error is about the content of a file, or that it is missing.
@@ -171,7 +171,7 @@ pub(crate) fn is_about_content(error: &Error) -> bool {
             | ErrorCode::JsonFormat
             | ErrorCode::VersionNotSupported
     );
-    is_of_content && !is_end_of_connection(error)
+    is_of_content && !is_of_peer(error)
 }
 
 /// Returns whether the system refuses to open or read a file because of what the file or its path is.
@@ -268,7 +268,7 @@ mod tests {
     fn end_of_a_connection_had_the_code_of_a_damaged_file() {
         let error = || Error::new(ErrorCode::Format, "unexpected EOF");
         assert!(is_about_content(&error()));
-        let ended = error().cause(ConnectionEnded);
+        let ended = error().cause(PeerFault);
         assert!(!is_about_content(&ended) && !is_lasting_locally(&ended));
         // It keeps its cause behind a stream, and among the errors of retries
         let ended = Error::from_io(ErrorCode::FileRead, "unable to read", ended.into());

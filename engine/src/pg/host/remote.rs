@@ -191,13 +191,13 @@ impl PgHost for RemoteHost {
         let path = format!("{}/postmaster.pid", self.path_text()?);
         let request = FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.main()?.call(&Call::Info(request))?;
-        Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
+        Ok(answer.read(|data| InfoAnswer::decode(data, InfoLevel::Exists))?.info.is_some())
     }
 
     fn check_data_dir(&self) -> Result<()> {
         let request = ListRequest { path: self.path_text()?, level: InfoLevel::Exists, target_time: 0 };
         let answer = self.main()?.call(&Call::List(request))?;
-        ListAnswer::decode(answer.data(), InfoLevel::Exists).map(drop)
+        answer.read(|data| ListAnswer::decode(data, InfoLevel::Exists)).map(drop)
     }
 
     fn check_locks(&self) -> Result<()> {

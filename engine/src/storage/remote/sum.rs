@@ -36,7 +36,7 @@ impl RemoteStorage {
             true => opened.wait()?,
             false => opened.wait_or_stop(content.cancel)?,
         };
-        let sum = match ReadAnswer::decode(answer.data(), answer.is_closed)? {
+        let sum = match answer.read(|data| ReadAnswer::decode(data, answer.is_closed))? {
             ReadAnswer::Missing => None,
             ReadAnswer::Chunk(chunk) => sum(&chunk),
         };

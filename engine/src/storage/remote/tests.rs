@@ -2,11 +2,11 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use protocol::Capabilities;
 use protocol::call::CallKind;
 use protocol::filter::{Codec, CompressFilter, Filter};
 use protocol::options::ConfigRequest;
 use protocol::storage::{Chunk, ReadAnswer, WriteAnswer};
+use protocol::{Capabilities, PackWriter};
 use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
 
@@ -18,6 +18,7 @@ use crate::remote::testing::{Script, connect, connect_with_channels, serve_repos
 use crate::storage::on_turn::OnTurn;
 use crate::storage::paced::Paced;
 use crate::throttle::{Pace, RATE_MIN, RateLimit};
+use crate::work::retry::is_about_content;
 use crate::work::turn::Slots;
 
 /// A storage whose server fails at the block with this number. What it is asked for arrives at the receiver.
@@ -299,5 +300,31 @@ fn channel_that_the_host_has_ended_in_order_ended_the_connection_of_the_command(
         again.connection().fail(&Error::new(ErrorCode::Service, "lost"));
         drop(writer);
         assert!(storage.list(&RepoPath::new("").unwrap()).is_err());
+    }
+}
+
+#[test]
+fn answer_that_can_not_be_read_named_no_host_and_counted_as_damage_of_a_file() {
+    let storage = compressing(|script| {
+        while let Some(call) = script.read() {
+            let answer = match call {
+                Call::List(_) => {
+                    let mut list = PackWriter::new();
+                    list.bool(true).text("no entry");
+                    Some(list)
+                }
+                Call::Exit => return,
+                _ => None,
+            };
+            script.answer(answer);
+        }
+    });
+    let path = RepoPath::new("archive").unwrap();
+    let read = storage.read(&path, ReadRange::default()).err();
+    for error in [storage.list(&path).err(), storage.info(&path).err(), read] {
+        let error = error.unwrap();
+        assert_eq!(error.code, ErrorCode::Format, "{error}");
+        assert!(error.message.starts_with("remote-1 ssh protocol on 'far': "), "{error}");
+        assert!(!is_about_content(&error));
     }
 }

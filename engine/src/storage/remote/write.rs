@@ -237,7 +237,10 @@ impl RepoWriter for RemoteWriter {
         }
         self.send(&Call::Close(CallKind::StorageWrite))?;
         let answer = self.confirm(0)?;
-        WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
+        match &answer {
+            Some(answer) => answer.read(WriteAnswer::decode).map(drop)?,
+            None => WriteAnswer::decode(None).map(drop)?,
+        }
         self.state = WriterState::Finished;
         Ok(())
     }

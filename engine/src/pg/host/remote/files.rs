@@ -113,7 +113,7 @@ impl RemoteFiles {
             None => self.ask_info(path, follow_link)?,
         };
         let answer = asked.wait()?;
-        let info = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info;
+        let info = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info;
         info.map(|info| self.attributes(&info)).transpose()
     }
 }
@@ -136,10 +136,13 @@ impl PgFiles for RemoteFiles {
         };
         self.ask_ahead()?;
         let answer = asked.wait()?;
-        let Some(found) = ListAnswer::decode(answer.data(), InfoLevel::Detail)?.entries else { return Ok(None) };
+        let Some(found) = answer.read(|data| ListAnswer::decode(data, InfoLevel::Detail))?.entries else {
+            return Ok(None);
+        };
         let mut entries = Vec::new();
         for entry in found {
-            let entry = entry.map_err(|error| error.context(format!("unable to list path '{path}'")))?;
+            let entry =
+                answer.read(|_| entry).map_err(|error| error.context(format!("unable to list path '{path}'")))?;
             let is_name = !matches!(entry.name, "" | "." | "..") && !entry.name.contains('/');
             if !is_name || path.len() + entry.name.len() >= PATH_BYTES_MAX {
                 let text = format!("'{}' in the list of '{path}' is not a file name", entry.name);
@@ -168,7 +171,7 @@ impl PgFiles for RemoteFiles {
 
     fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
         let answer = self.ask_info(link, false)?.wait()?;
-        let Some(info) = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info else { return Ok(None) };
+        let Some(info) = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info else { return Ok(None) };
         match detail(&info)?.link_target {
             Some(target) => Ok(Some(target.to_owned())),
             None => {

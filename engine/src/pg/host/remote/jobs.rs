@@ -255,7 +255,7 @@ impl JobStream {
         let asked = asked.ok_or_else(|| Error::new(ErrorCode::Assert, "unable to continue a job that failed"))?;
         let answer = self.wait(asked)?;
         self.cancel.check()?;
-        self.accept(JobChunk::decode(answer.data())?)
+        self.accept(answer.read(JobChunk::decode)?)
     }
 
     /// Takes a chunk, and asks for the next ones.

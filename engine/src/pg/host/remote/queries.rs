@@ -37,7 +37,7 @@ impl RemoteConnection {
         // From here on the session is closed
         let (connection, cancel) = (Arc::clone(connection), cancel.clone());
         let mut opened = RemoteConnection { connection, session, timeout: Duration::ZERO, cancel };
-        let values = OptionsAnswer::decode(asked.wait()?.data(), 1)?.values;
+        let values = asked.wait()?.read(|data| OptionsAnswer::decode(data, 1))?.values;
         let [OptionValue::Number(timeout_ms)] = values.as_slice() else {
             return Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{OPTION}'")));
         };
@@ -54,8 +54,9 @@ impl RemoteConnection {
         let (expected, count) = shape(expect);
         // The server may work on it for long
         let answer = sent.wait_or_stop(&self.cancel)?;
-        let answer = QueryAnswer::decode(answer.data(), expected)?;
-        answer.rows().map(|row| Ok(columns(&row?, count)?.into_iter().map(text).collect())).collect()
+        let rows = answer.read(|data| QueryAnswer::decode(data, expected))?;
+        let columns = |row| Ok(columns(&answer.read(|_| row)?, count)?.into_iter().map(text).collect());
+        rows.rows().map(columns).collect()
     }
 }
 

@@ -51,7 +51,9 @@ impl FileRequest {
         let opened = self.opened.take();
         let opened = opened.ok_or_else(|| Error::new(ErrorCode::Assert, "file was opened before"))?;
         let answer = turn.waiting(|| opened.wait_or_stop(cancel))?;
-        let ReadAnswer::Chunk(chunk) = ReadAnswer::decode(answer.data(), answer.is_closed)? else { return Ok(None) };
+        let ReadAnswer::Chunk(chunk) = answer.read(|data| ReadAnswer::decode(data, answer.is_closed))? else {
+            return Ok(None);
+        };
         let mut stream = FileStream {
             connection: Arc::clone(&self.connection),
             session: self.session,
@@ -130,7 +132,7 @@ impl Read for FileStream {
                     return Err(error.into());
                 }
             };
-            self.accept(&Chunk::decode(answer.data(), answer.is_closed)?)?;
+            self.accept(&answer.read(|data| Chunk::decode(data, answer.is_closed))?)?;
         }
     }
 }

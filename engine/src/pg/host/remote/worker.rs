@@ -132,7 +132,7 @@ impl<'a> RemoteWorker<'a> {
         let path = self.path(file);
         let request = FileInfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.encoder.turn.waiting(|| self.connection.call(&Call::Info(request)))?;
-        Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
+        Ok(answer.read(|data| InfoAnswer::decode(data, InfoLevel::Exists))?.info.is_some())
     }
 
     /// Copies those files of a job that are not done yet.

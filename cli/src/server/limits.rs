@@ -1,0 +1,73 @@
+//! How many sessions there may be at a time.
+
+use engine::file_limit;
+
+/// Sessions of one client. A command has one more than its `process-max`.
+const OF_CLIENT_MAX: u64 = 400;
+/// Sessions of all clients.
+const ALL_MAX: u64 = 1000;
+/// The server's open files for a session: the connection, and the three pipes of the process.
+const FILES_OF_SESSION: u64 = 4;
+/// Files for all sessions, for clients that have not said who they are, and for processes that start.
+const FILES_WANTED: u64 = 8192;
+
+/// The most sessions at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionLimits {
+    /// Those of one client.
+    pub(super) of_client: usize,
+    /// All.
+    pub(super) all: usize,
+}
+
+impl SessionLimits {
+    /// Raises the limit of open files, and returns what it allows. Many systems start services with 1024, which a single client
+    /// could use up.
+    pub(super) fn prepare() -> Self {
+        let files = file_limit::raise(FILES_WANTED);
+        let limits = Self::within(files);
+        if limits != Self::default() {
+            let SessionLimits { of_client, all } = limits;
+            engine::warn!(
+                "the limit of {files} open files allows {all} sessions at a time, {of_client} of one client\
+                 \nHINT: raise the hard limit of open files (LimitNOFILE of the service) to {FILES_WANTED}."
+            );
+        }
+        limits
+    }
+
+    /// What this many open files allow. A quarter is left for other clients and for what starts.
+    fn within(files: u64) -> Self {
+        let all = (files / 4 * 3 / FILES_OF_SESSION).clamp(1, ALL_MAX);
+        // One client leaves room for others
+        let of_client = (all * OF_CLIENT_MAX / ALL_MAX).max(1);
+        let count = |sessions| usize::try_from(sessions).unwrap_or(usize::MAX);
+        SessionLimits { of_client: count(of_client), all: count(all) }
+    }
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self::within(FILES_WANTED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_could_use_up_the_files_of_a_server_with_the_usual_limit() {
+        let within = |files| {
+            let SessionLimits { of_client, all } = SessionLimits::within(files);
+            assert!(all as u64 * FILES_OF_SESSION < files && of_client <= all, "{files}");
+            (of_client, all)
+        };
+        assert_eq!(within(u64::MAX), (400, 1000));
+        assert_eq!(within(FILES_WANTED), (400, 1000));
+        assert_eq!(within(4096), (307, 768));
+        assert_eq!(within(1024), (76, 192));
+        assert_eq!(within(8), (1, 1));
+        assert_eq!(SessionLimits::default(), SessionLimits { of_client: 400, all: 1000 });
+    }
+}
