@@ -210,6 +210,24 @@ fn error_of_a_server_that_gives_up_unasked_is_the_one_of_the_command() {
 }
 
 #[test]
+fn only_the_first_who_waited_got_the_error_of_a_server_that_gave_up() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.begin(None);
+        (0..3).for_each(|_| drop(script.read()));
+        script.give_up(&crate::Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    });
+    let connection = connection.unwrap();
+    let asked: Vec<_> = (0..3).map(|_| connection.send(&Call::Noop, None).unwrap()).collect();
+    for answer in asked {
+        let error = answer.wait().err().unwrap();
+        assert_eq!(error.code, ErrorCode::Term);
+        assert!(error.message.ends_with("terminated on signal [SIGTERM]"), "{error}");
+    }
+    assert_eq!(connection.check().unwrap_err().code, ErrorCode::Term);
+}
+
+#[test]
 fn idle_connection_with_a_short_time_limit_is_kept() {
     let limit = Duration::from_secs(2);
     let (sender, noops) = channel();
