@@ -13,7 +13,6 @@ use protocol::pack::Packed;
 use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 
 use super::handlers::Handlers;
-use super::memory::Usage;
 use super::{ServeMore, Served, ServedLocks, channels};
 use crate::log::WarningInbox;
 use crate::work::thread::caught;
@@ -166,7 +165,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
         let (common, following) = (common.unwrap_or_default(), offered.map_or(0, |offer| offer.following));
         match served.more.take().filter(|_| common.has(Capability::Channels)) {
             Some(more) => {
-                served.usage = Usage::of_channels();
+                served.usage = served.usage.with_channels();
                 self.serve_channels(Handlers::new(served, common), following, &more)
             }
             None => self.serve_all(Handlers::new(served, common)),
@@ -249,7 +248,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
                 return reply.map(|_| false);
             }
             Err(error) => {
-                AnswerMessage::encode_error_with_warnings(Some(self.session), &ErrorAnswer::from(error), &warnings)
+                AnswerMessage::encode_error_with_warnings(Some(self.session), &handlers.error_answer(error), &warnings)
             }
         };
         send(&mut self.output, &message)?;

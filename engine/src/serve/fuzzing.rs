@@ -7,6 +7,7 @@ use protocol::options::OptionValue;
 use protocol::{Call, Capabilities, Dialect, Offer};
 use repo_format::layout::RepoPath;
 
+use super::memory::Usage;
 use super::{RepositoryKind, ServeMore, Served, ServedOptions, ServedRepository, ServedStorage, Server};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenStorage, OpenedStorage, WriteOptions, put};
@@ -28,6 +29,9 @@ impl OpenStorage for Memory {
         Ok(self.0.clone().into())
     }
 }
+
+/// The memory of a connection. What is used and not counted reaches the fuzzer's limit soon.
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
 
 /// A configuration without options.
 pub struct NoOptions;
@@ -70,7 +74,8 @@ pub fn served_requests(data: &[u8]) {
         kind: RepositoryKind::Objects,
         stanza: "demo".parse().ok(),
     };
-    let served = Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), CancelToken::new());
+    let mut served = Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), CancelToken::new());
+    served.usage = Usage::of_bytes(MEMORY_BYTES_MAX);
     let mut stream = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
     stream.extend_from_slice(data);
     // Any error is a right one
@@ -92,6 +97,7 @@ pub fn served_jobs(data: &[u8]) {
     let storage = ServedStorage::DataDirectory(concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/worker").into());
     let mut served = Served::new(storage, Box::new(NoOptions), CancelToken::new());
     served.block_bytes = 1000;
+    served.usage = Usage::of_bytes(MEMORY_BYTES_MAX);
     serve_after_offer(served, 0, data);
 }
 
@@ -99,7 +105,9 @@ pub fn served_jobs(data: &[u8]) {
 pub fn served_frames(data: &[u8]) {
     let directory = |cancel: &CancelToken| {
         let storage = ServedStorage::DataDirectory(concat!(env!("CARGO_MANIFEST_DIR"), "/src/serve/worker").into());
-        Served { block_bytes: 1000, ..Served::new(storage, Box::new(NoOptions), cancel.clone()) }
+        // Each channel has as much
+        let usage = Usage::of_bytes(MEMORY_BYTES_MAX / 4);
+        Served { block_bytes: 1000, usage, ..Served::new(storage, Box::new(NoOptions), cancel.clone()) }
     };
     let serve = Box::new(move |cancel: &CancelToken| Ok(directory(cancel)));
     let more = ServeMore { serve, silence_max: Duration::from_secs(10) };

@@ -9,11 +9,9 @@ use crate::work::turn::Slots;
 use crate::{Error, ErrorCode, Result};
 
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
-/// of zst at level 22.
+/// of zst at level 22. The codecs of all channels of a connection may use half of it for each, which is enough for that level. While
+/// there are fewer channels, each counts like a connection.
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// The memory that the codecs of all channels of a connection may use, in bytes. This is enough for zst at level 22 on each. While
-/// there are fewer, each counts like a connection.
-const CHANNELS_MEMORY_BYTES_MAX: u64 = CHANNELS_MAX as u64 * (1 << 30);
 /// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
 
@@ -40,18 +38,20 @@ pub(super) struct Usage {
 impl Usage {
     /// A connection without channels.
     pub(super) fn of_connection() -> Self {
-        Self::with_memory(MEMORY_BYTES_MAX)
+        Self::of_bytes(MEMORY_BYTES_MAX)
     }
 
-    /// A connection with channels.
-    pub(super) fn of_channels() -> Self {
-        Self::with_memory(CHANNELS_MEMORY_BYTES_MAX)
+    /// The same connection with channels. Nothing is used yet.
+    pub(super) fn with_channels(self) -> Self {
+        let bytes_max = (self.memory.connection_max / 2).saturating_mul(CHANNELS_MAX as u64);
+        Self::with_memory(self.memory.connection_max, bytes_max)
     }
 
-    fn with_memory(bytes_max: u64) -> Self {
+    fn with_memory(connection_max: u64, bytes_max: u64) -> Self {
         let grown = Grown::default();
         let channels = Seats::default();
-        let memory = UsedMemory { bytes: Arc::default(), grown: grown.clone(), bytes_max, channels: channels.clone() };
+        let (bytes, of_channels) = (Arc::default(), channels.clone());
+        let memory = UsedMemory { bytes, grown: grown.clone(), connection_max, bytes_max, channels: of_channels };
         let (sessions, databases, workers) = (Seats::default(), Seats::default(), Seats::default());
         Usage { memory, grown, channels, sessions, databases, workers, slots: Slots::none() }
     }
@@ -62,9 +62,8 @@ impl Usage {
     }
 
     /// A connection that may use so many bytes.
-    #[cfg(test)]
     pub(super) fn of_bytes(bytes_max: u64) -> Self {
-        Self::with_memory(bytes_max)
+        Self::with_memory(bytes_max, bytes_max)
     }
 }
 
@@ -166,6 +165,8 @@ pub(super) struct UsedMemory {
     bytes: Arc<AtomicU64>,
     /// What has grown counts, too.
     grown: Grown,
+    /// The limit without channels, and that with all of them.
+    connection_max: u64,
     bytes_max: u64,
     /// Channels besides the first one.
     channels: Seats,
@@ -175,7 +176,7 @@ impl UsedMemory {
     /// What may be used by now: a client that can have channels and opens none gets no more than others.
     fn bytes_max(&self) -> u64 {
         let connections = 1 + self.channels.taken() as u64;
-        self.bytes_max.min(MEMORY_BYTES_MAX.saturating_mul(connections))
+        self.bytes_max.min(self.connection_max.saturating_mul(connections))
     }
 
     /// The sum.
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn client_that_could_have_channels_and_opened_none_had_the_memory_of_all() {
-        let usage = Usage::of_channels();
+        let usage = Usage::of_connection().with_channels();
         let first = usage.memory.count(MEMORY_BYTES_MAX).unwrap();
         assert_eq!(usage.memory.count(1).unwrap_err().code, ErrorCode::Memory);
         let channel = usage.channel();
@@ -270,7 +271,7 @@ mod tests {
         assert!(usage.memory.count(1).is_err(), "the other one still has its memory");
         drop(second);
         let _channels: Vec<_> = (1..CHANNELS_MAX).map(|_| usage.channel()).collect();
-        let _all = usage.memory.count(CHANNELS_MEMORY_BYTES_MAX).unwrap();
+        let _all = usage.memory.count(CHANNELS_MAX as u64 * (1 << 30)).unwrap();
         assert!(usage.memory.count(1).is_err());
         assert!(Usage::of_connection().memory.count(MEMORY_BYTES_MAX + 1).is_err());
     }

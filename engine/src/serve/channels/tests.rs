@@ -21,6 +21,9 @@ struct NoOptions;
 impl ServedOptions for NoOptions {
     fn value(&self, name: &str) -> Result<OptionValue> {
         assert_ne!(name, "panics");
+        if name == "takes long" {
+            std::thread::sleep(Duration::from_secs(2));
+        }
         Ok(OptionValue::Null)
     }
 }
@@ -340,8 +343,12 @@ impl Write for Fails {
 fn half_a_frame_was_continued_by_another_channel() {
     for left in [1, HEADER_BYTES, HEADER_BYTES + 3] {
         let (got, cancel) = (Got::default(), CancelToken::new());
-        let way =
-            ChannelsWay::new(Fails { left, got: got.clone() }, cancel.clone(), Usage::of_channels(), Duration::ZERO);
+        let way = ChannelsWay::new(
+            Fails { left, got: got.clone() },
+            cancel.clone(),
+            Usage::of_connection().with_channels(),
+            Duration::ZERO,
+        );
         let send = |channel: u32| way.send(FrameHeader { kind: FrameKind::Data(4), channel }, &[IoSlice::new(&[9; 4])]);
         assert!(send(1).is_err() && send(2).is_err());
         way.close(1);
@@ -370,6 +377,38 @@ fn way_that_takes_no_more_ends_the_connection_with_the_reason() {
     let error = server.serve(first).unwrap_err();
     assert_eq!(error.code, ErrorCode::FileWrite);
     assert!(error.message.starts_with("unable to write frame"), "{error}");
+}
+
+#[test]
+fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
+    let cancel = CancelToken::new();
+    let (sender, frames) = channel();
+    let options = Call::Options(OptionsRequest { names: vec!["takes long"] });
+    sender.send(Ok(data(0, &options.encode(2, Dialect::NEWEST).to_vec()))).unwrap();
+    let got = Got::default();
+    let mut first = served(&cancel);
+    let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
+    first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    let input = Cursor::new(offer(0)).chain(Later(frames, Vec::new()));
+    let server = Server::greet(input, got.clone()).unwrap();
+    std::thread::scope(|scope| {
+        let serves = scope.spawn(move || server.serve(first));
+        std::thread::sleep(Duration::from_millis(300));
+        cancel.cancel_by_signal(15);
+        sender.send(Err(cancel.check().unwrap_err())).unwrap();
+        let text = "terminated on signal [SIGTERM]";
+        while !has_text(&got.0.lock().unwrap(), text) {
+            assert!(!serves.is_finished());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!serves.is_finished(), "it is still at work");
+        assert_eq!(serves.join().unwrap().unwrap_err().code, ErrorCode::Term);
+        // Nothing follows
+        let all = got.0.lock().unwrap();
+        let end = frame(FrameKind::End, 0);
+        assert!(all.ends_with(&end));
+        assert_eq!(all.windows(text.len()).filter(|window| *window == text.as_bytes()).count(), 1);
+    });
 }
 
 #[test]
@@ -410,7 +449,7 @@ fn channel_without_a_thread_ended_all_others() {
 #[test]
 fn requests_of_channels_were_served_after_the_client_had_left() {
     let cancel = CancelToken::new();
-    let way = ChannelsWay::new(Got::default(), cancel.clone(), Usage::of_channels(), Duration::ZERO);
+    let way = ChannelsWay::new(Got::default(), cancel.clone(), Usage::of_connection().with_channels(), Duration::ZERO);
     let open = |channel| {
         let inbox = Arc::new(super::Inbox::default());
         inbox.push(vec![1]).unwrap();

@@ -231,7 +231,7 @@ fn memory_and_number_of_workers_have_limits() {
     assert_eq!(code(begin(1, costly())), None);
     assert_eq!(code(begin(2, costly())), None);
     assert_eq!(code(begin(3, costly())), Some(ErrorCode::Memory));
-    let (workers, usage) = (Workers::default(), Usage::of_channels());
+    let (workers, usage) = (Workers::default(), Usage::of_connection().with_channels());
     let begin = || workers.begin(&worker(), DataDir::new(dir.path()), &usage, &CancelToken::new());
     let all: Vec<_> = (0..WORKERS_MAX).map(|_| begin().unwrap()).collect();
     assert_eq!(code(begin()), Some(ErrorCode::Access));
