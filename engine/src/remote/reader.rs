@@ -128,11 +128,16 @@ impl RemoteReader {
         self.chunk.position() < self.chunk.get_ref().len() as u64 || !self.session.is_open || self.has_failed
     }
 
+    /// The error for a server that sends more than it was asked for.
+    pub(crate) fn sent_more(&self) -> Error {
+        self.session.connection.refuse("server sent more bytes than it was asked for")
+    }
+
     /// Takes a chunk, and asks for the next ones.
     fn accept(&mut self, data: Vec<u8>) -> Result<()> {
         let size = data.len() as u64;
         if size > self.left {
-            return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
+            return Err(self.sent_more());
         }
         self.left -= size;
         self.chunk = Cursor::new(data);
