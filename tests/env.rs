@@ -20,6 +20,7 @@ pub mod oracle;
 mod part;
 mod passage;
 pub mod proxy;
+mod rounds;
 mod scenario;
 mod space;
 mod sshd;

@@ -70,7 +70,7 @@ impl Fleet {
         let mut fleet = Fleet { server: None, link: None, scenario, network };
         fleet.serve();
         let delay = if fleet.network.is_slow() { Duration::ZERO } else { Duration::from_millis(10) };
-        let link = Link { delay, one_lost_of: 100 };
+        let link = Link { delay, one_lost_of: 100, ..Link::default() };
         fleet.link = Some(fleet.network.on(REPOSITORY, || Passage::start_with(&address, PORT, link)));
         fleet.configure(PLACE_ONE);
         fleet.configure(PLACE_TWO);

@@ -294,6 +294,18 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     connect(&[("PGHOST", &format!("{},127.0.0.1", space.text("none"))), ("PGSSLMODE", "require")]).success();
     connect(&[local, ("PGSERVICE", "none")]).fails(56).says("definition of service \"none\" not found");
     connect(&[local, ("PGREQUIREAUTH", "none")]).fails(56).says("PGREQUIREAUTH");
+    // A query that takes too long is cancelled at the address of the session, encrypted too
+    let required = [("PGHOST", "localhost"), ("PGSSLMODE", "require"), ("PGBACKREST_DB_TIMEOUT", "1")];
+    std::thread::scope(|scope| {
+        let locked = "begin; lock table pg_catalog.pg_settings in access exclusive mode; select pg_sleep(4)";
+        scope.spawn(move || admin(locked));
+        let count = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted";
+        while cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", count]).stdout.trim() == "0" {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        connect(&required).fails(56).says("timed out after 1000ms");
+    });
+    assert!(cluster.log_text().contains("canceling statement due to user request"));
 
     allow("local all all trust\nhostssl all all all reject\nhostnossl all all all trust\n");
     admin("select pg_reload_conf()");

@@ -1,41 +1,46 @@
-//! Hosts that are far apart: TLS through a passage that delays everything by 20 ms in either direction.
+//! Hosts that are far apart: TLS through a passage that delays everything, or that counts round trips.
 
 use std::time::{Duration, Instant};
 
-use crate::env::{DistantHosts, Far, Tool, restored_matches};
+use crate::env::{DistantHosts, Far, Link, Tool, restored_matches};
 
 /// The delay in each direction.
 const DELAY: Duration = Duration::from_millis(20);
+/// The time after which both sides wait for an answer.
+const QUIET: Duration = Duration::from_millis(40);
 /// The time limit of the end of what a server has started.
 const END_MAX: Duration = Duration::from_secs(20);
 
-/// The time that one round trip for each file of the cluster would take.
-fn time_of_round_trips(hosts: &DistantHosts) -> Duration {
-    let count = hosts
-        .scenario
-        .cluster
-        .sql("select count(*) from pg_class where relkind in ('r', 't', 'i') and pg_relation_size(oid) > 0");
-    2 * DELAY * count.parse().unwrap_or(0)
+/// A link whose round trips are counted.
+fn counted() -> Link {
+    Link { answers_wait: QUIET, ..Link::default() }
 }
 
-/// Runs rbr, and returns how long it took.
-fn time(hosts: &DistantHosts, arguments: &[&str]) -> Duration {
-    let begin = Instant::now();
+/// Returns the number of files of the cluster.
+fn count_files(hosts: &DistantHosts) -> usize {
+    let query = "select count(*) from pg_class where relkind in ('r', 't', 'i') and pg_relation_size(oid) > 0";
+    hosts.scenario.cluster.sql(query).parse().expect("a number")
+}
+
+/// Runs rbr, and returns the number of round trips.
+fn rounds(hosts: &DistantHosts, arguments: &[&str]) -> usize {
+    hosts.passage.take_rounds();
     hosts.run(Tool::Rbr, arguments).success();
-    begin.elapsed()
+    hosts.passage.take_rounds()
 }
 
 #[test]
 fn small_files_of_a_distant_cluster_do_not_take_a_round_trip_each() {
-    let Some(hosts) = DistantHosts::start(DELAY, Far::Cluster, Tool::Rbr, &["repo1-bundle=y", "compress-type=zst"])
+    let Some(hosts) = DistantHosts::start(counted(), Far::Cluster, Tool::Rbr, &["repo1-bundle=y", "compress-type=zst"])
     else {
         return;
     };
-    hosts.create_tables(1000);
+    hosts.create_tables(200);
     hosts.run(Tool::Rbr, &["stanza-create"]).success();
-    let (taken, limit) = (time(&hosts, &["backup", "--type=full"]), time_of_round_trips(&hosts));
-    assert!(limit > Duration::from_secs(40), "{limit:?}");
-    assert!(taken < limit / 2, "{taken:?} of {limit:?}");
+    let files = count_files(&hosts);
+    hosts.passage.take_passed();
+    let rounds = rounds(&hosts, &["backup", "--type=full"]);
+    assert!(files > 350 && rounds > 1 && rounds < files / 2, "{rounds} round trips for {files} files");
     // Compressed on the way
     let size: u64 = hosts.scenario.cluster.sql("select sum(pg_database_size(oid)) from pg_database").parse().unwrap();
     let [sent, received] = hosts.passage.take_passed();
@@ -49,23 +54,29 @@ fn small_files_of_a_distant_cluster_do_not_take_a_round_trip_each() {
 #[test]
 fn files_of_a_distant_repository_are_read_and_written_many_at_a_time() {
     for server in [Tool::Rbr, Tool::PgBackRest] {
-        let Some(hosts) = DistantHosts::start(DELAY, Far::Repository, server, &["compress-type=zst"]) else { return };
-        hosts.create_tables(1000);
+        let Some(hosts) = DistantHosts::start(counted(), Far::Repository, server, &["compress-type=zst"]) else {
+            return;
+        };
+        hosts.create_tables(200);
         hosts.run(Tool::Rbr, &["stanza-create"]).success();
-        let limit = time_of_round_trips(&hosts);
-        // A file is opened, written and closed
-        let taken = time(&hosts, &["backup", "--type=full"]);
-        assert!(taken < limit, "{server:?}: {taken:?} of {limit:?}");
+        let files = count_files(&hosts);
+        // A file is opened, written and closed, each of which would take a round trip
+        let written = rounds(&hosts, &["backup", "--type=full"]);
         let target = hosts.scenario.space.folder("target");
-        let taken = time(&hosts, &["restore", &format!("--pg1-path={}", target.display()), "--type=immediate"]);
-        assert!(taken < limit / 2, "{server:?}: {taken:?} of {limit:?}");
+        let read = rounds(&hosts, &["restore", &format!("--pg1-path={}", target.display()), "--type=immediate"]);
+        assert!(files > 350 && read > 1, "{server:?}: {read} round trips for {files} files");
+        assert!(written < files * 3 / 2, "{server:?}: {written} round trips for {files} files that are written");
+        assert!(read < files / 2, "{server:?}: {read} round trips for {files} files that are read");
     }
 }
 
 #[test]
 fn connection_that_is_cut_in_the_middle_of_a_job_ends_the_backup() {
     let near = ["repo1-bundle=y", "compress-type=zst", "job-retry=0"];
-    let Some(hosts) = DistantHosts::start(DELAY, Far::Cluster, Tool::Rbr, &near) else { return };
+    let Some(hosts) = DistantHosts::start(Link { delay: DELAY, ..Link::default() }, Far::Cluster, Tool::Rbr, &near)
+    else {
+        return;
+    };
     hosts.run(Tool::Rbr, &["stanza-create"]).success();
     let mut cuts = 0;
     for bytes in [400_000, 700_000, 1_000_000] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Figures, Report, Watch, latencies, setting, words};
-use crate::tests::env::{DistantHosts, Far, Shutdown, Tool};
+use crate::tests::env::{DistantHosts, Far, Link, Shutdown, Tool};
 
 /// The configuration files of this host and of the other one.
 const NEAR: &str = "near.conf";
@@ -31,7 +31,8 @@ fn compare(report: &mut Report, delay: Duration, name: &str, bundle: &str) {
     let near = [bundle.as_str(), "compress-type=zst"];
     let (tables, size_mb) = (setting("RBR_BENCH_DISTANT_TABLES", 500), setting("RBR_BENCH_DISTANT_MB", 0));
     let start = |tool| {
-        let hosts = DistantHosts::start(delay, far, tool, &near).expect("oracles");
+        let link = Link { delay, ..Link::default() };
+        let hosts = DistantHosts::start(link, far, tool, &near).expect("oracles");
         hosts.create_tables(tables);
         if size_mb > 0 {
             create_large(&hosts, size_mb);
@@ -92,7 +93,8 @@ pub fn archive(report: &mut Report) {
     for delay in latencies() {
         let start = |tool| {
             let near = ["archive-async=y", "compress-type=zst"];
-            let mut hosts = DistantHosts::start(delay, Far::Repository, tool, &near).expect("oracles");
+            let link = Link { delay, ..Link::default() };
+            let mut hosts = DistantHosts::start(link, Far::Repository, tool, &near).expect("oracles");
             hosts.run(tool, &["stanza-create"]).success();
             let names = segments(&mut hosts, count);
             (hosts, names)

@@ -28,6 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use protocol::message::NoSpace;
 use repo_format::cipher;
 use repo_format::claim::{self as format, Holder};
 use repo_format::label::BackupLabel;
@@ -37,8 +38,9 @@ use self::guard::GuardedStorage;
 use self::holder::Fate;
 use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
-use crate::storage::full::is_full;
+use crate::storage::full::no_space;
 use crate::storage::{self, Entry};
+use crate::system_text;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// How often a claim is retried if another claim exists at the same time that is removed too.
@@ -170,9 +172,15 @@ impl Claim {
     }
 
     fn acquire_to_remove_after(listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
-        match Self::acquire_after(listing, others, command) {
-            Err(error) if is_full(&error) => {
-                let Others { repo, stanza, who, .. } = others;
+        let Others { repo, stanza, who, cancel } = others;
+        let mut result = Self::acquire_after(listing, others, command);
+        if result.as_ref().err().and_then(no_space) == Some(NoSpace::Possible) {
+            // Some servers have one status for everything. Another reason may have passed in the meantime
+            cancel.sleep(who.timing.look)?;
+            result = Self::acquire_after(list(repo, stanza)?, others, command);
+        }
+        match result {
+            Err(error) if no_space(&error).is_some() => {
                 let listing = others.settled_listing()?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
@@ -357,7 +365,7 @@ fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Res
 fn pause(look: Duration, attempt: u64) -> Result<Duration> {
     let mut random = [0; 2];
     getrandom::fill(&mut random)
-        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
+        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&e))))?;
     Ok(look.mul_f64(f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX) * attempt as f64))
 }
 

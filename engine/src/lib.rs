@@ -51,5 +51,5 @@ pub use repo_format::cipher::{Cipher, Passphrase};
 pub use repo_format::compress::{CompressType, Compression};
 pub use repo_format::label::{BackupLabel, BackupType};
 pub use repo_format::layout::Stanza;
-pub use repo_format::{Error, ErrorCode, Result};
+pub use repo_format::{Error, ErrorCode, Result, system_text};
 pub use session::Session;

@@ -19,6 +19,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::progress::percent_hundredths;
 use crate::storage::posix::{FILE_MODE, create_path, is_named};
+use crate::system_text;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -52,7 +53,7 @@ const CONTENT_SIZE: usize = 192;
 pub fn new_exec_id() -> Result<String> {
     let mut random = [0; 4];
     getrandom::fill(&mut random)
-        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
+        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&e))))?;
     Ok(format!("{}-{:08x}", std::process::id(), u32::from_be_bytes(random)))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::storage::http::HttpSettings;
 use crate::storage::network;
+use crate::system_text;
 use crate::{Error, ErrorCode, Result};
 
 /// A request.
@@ -56,10 +57,10 @@ pub fn post(request: &WebhookRequest) -> Result<()> {
     let answer = network::handle()?.block_on(async { message.send().await }).map_err(|error| {
         // The path may be a secret
         let error = error.without_url();
-        let mut text = format!("unable to send the result to the webhook at '{host}': {error}");
+        let mut text = format!("unable to send the result to the webhook at '{host}': {}", system_text(&error));
         let mut cause = std::error::Error::source(&error);
         while let Some(inner) = cause {
-            text += &format!(": {inner}");
+            text += &format!(": {}", system_text(inner));
             cause = inner.source();
         }
         Error::new(ErrorCode::Service, text)

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine::system_text;
 use engine::{Error, ErrorCode, Result};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -88,7 +89,7 @@ impl Server {
         let serve = move || {
             let served = runtime.block_on(serve_all(listener, shared, ended));
             if let Err(error) = served {
-                engine::warn!("the server of metrics and the status page has ended: {error}");
+                engine::warn!("the server of metrics and the status page has ended: {}", system_text(&error));
             }
         };
         let thread = std::thread::Builder::new()

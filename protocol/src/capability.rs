@@ -40,16 +40,19 @@ pub enum Capability {
     /// Copies whole jobs with keys that another digest than SHA-1 derives, as backups of repository format 6 have them
     /// ([`WorkerRequest::digest`](crate::copy::WorkerRequest::digest)).
     CopyDigest,
+    /// Errors tell whether the storage has no space left ([`ErrorAnswer::no_space`](crate::ErrorAnswer::no_space)).
+    NoSpace,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 5] = [
+    pub const ALL: [Capability; 6] = [
         Capability::CopyJobs,
         Capability::WholeWrites,
         Capability::Warnings,
         Capability::Channels,
         Capability::CopyDigest,
+        Capability::NoSpace,
     ];
 
     fn name(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Capability {
             Capability::Warnings => "warnings",
             Capability::Channels => "channels",
             Capability::CopyDigest => "copy-digest",
+            Capability::NoSpace => "no-space",
         }
     }
 
@@ -69,7 +73,8 @@ impl Capability {
             | Capability::WholeWrites
             | Capability::Warnings
             | Capability::Channels
-            | Capability::CopyDigest => 1,
+            | Capability::CopyDigest
+            | Capability::NoSpace => 1,
         }
     }
 }

@@ -4,9 +4,10 @@
 //! | --- | --- |
 //! | request | 1 u32 = 1, 2 command, 3 step, 4 session (u64), 5 whether the session is open, 6 parameters (pack) |
 //! | answer | 1 session, 2 u32: 0 answer, 1 request, 2 error, 3 whether the session ends, 4 data (pack), 5 array of warnings |
-//! | data of an error | 1 code (i32), 2 message, 3 stack trace |
+//! | data of an error | 1 code (i32), 2 message, 3 stack trace, 4 u32: 1 if the storage may have no space left, 2 if it has none |
 //!
-//! Only a server that agreed on [`Capability::Warnings`](crate::Capability::Warnings) sends warnings.
+//! Only a server that agreed on [`Capability::Warnings`](crate::Capability::Warnings) sends warnings, and only one that agreed
+//! on [`Capability::NoSpace`](crate::Capability::NoSpace) the last field of an error.
 //!
 //! The client numbers every call, from 1 on; a session keeps its number. An error of a handler leaves its session as it
 //! was. An error without a session ends the server: whichever call waits gets it (source: pgBackRest
@@ -157,6 +158,31 @@ pub struct ErrorAnswer<'a> {
     pub message: Cow<'a, str>,
     /// Where the server was. Only its own operators can use it.
     pub stack_trace: Cow<'a, str>,
+    /// What it says about the space of the storage.
+    pub no_space: Option<NoSpace>,
+}
+
+/// What an error says about the space of a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSpace {
+    /// It may be the reason.
+    Possible,
+    /// It is the reason.
+    Certain,
+}
+
+impl NoSpace {
+    fn number(self) -> u32 {
+        match self {
+            NoSpace::Possible => 1,
+            NoSpace::Certain => 2,
+        }
+    }
+
+    /// Returns what this number means. Other numbers say nothing.
+    fn of(number: u32) -> Option<Self> {
+        [NoSpace::Possible, NoSpace::Certain].into_iter().find(|known| known.number() == number)
+    }
 }
 
 impl<'a> AnswerMessage<'a> {
@@ -281,18 +307,20 @@ impl<'a> ErrorAnswer<'a> {
         let mut reader = PackReader::new(data.ok_or_else(|| format_error("invalid error data"))?);
         let code = reader.i32()?;
         let (message, stack_trace) = (reader.text_bytes()?, reader.text_bytes()?);
+        let no_space = NoSpace::of(reader.u32()?);
         reader.finish()?;
         let (Some(message), Some(stack_trace)) = (message, stack_trace) else {
             return Err(format_error("invalid error data"));
         };
         // Messages of the system and of PostgreSQL may be in any encoding
         let (message, stack_trace) = (String::from_utf8_lossy(message), String::from_utf8_lossy(stack_trace));
-        Ok(ErrorAnswer { code, message, stack_trace })
+        Ok(ErrorAnswer { code, message, stack_trace, no_space })
     }
 
     fn encode(&self) -> PackWriter<'static> {
         let mut writer = PackWriter::new();
         writer.i32(self.code).text(&*self.message).text(&*self.stack_trace);
+        writer.u32(self.no_space.map_or(0, NoSpace::number));
         writer
     }
 
@@ -310,6 +338,7 @@ impl From<&Error> for ErrorAnswer<'static> {
             code: error.code.number().into(),
             message: Cow::Owned(error.to_string()),
             stack_trace: Cow::Borrowed(""),
+            no_space: None,
         }
     }
 }
@@ -371,7 +400,7 @@ mod tests {
         assert_eq!(AnswerMessage::warnings(&answer).unwrap(), texts);
         assert!(AnswerMessage::warnings(&plain).unwrap().is_empty());
         assert_eq!(AnswerMessage::encode_with_warnings(7, true, Some(data), &[]).to_vec(), plain);
-        let error = ErrorAnswer { code: 25, message: "m".into(), stack_trace: "".into() };
+        let error = ErrorAnswer { code: 25, message: "m".into(), stack_trace: "".into(), no_space: None };
         let message = AnswerMessage::encode_error_with_warnings(None, &error, &texts).to_vec();
         assert_eq!(AnswerMessage::decode(&message).unwrap().outcome, Err(error));
         assert_eq!(AnswerMessage::warnings(&message).unwrap(), texts);
@@ -435,9 +464,25 @@ mod tests {
     }
 
     #[test]
+    fn space_of_the_storage_is_a_field_of_its_own_behind_those_of_pgbackrest() {
+        let encode = |no_space| {
+            let error = ErrorAnswer { code: 39, message: "m".into(), stack_trace: "".into(), no_space };
+            let message = AnswerMessage::encode_error(Some(1), &error).to_vec();
+            assert_eq!(AnswerMessage::decode(&message).unwrap().outcome, Err(error));
+            message
+        };
+        let plain = encode(None);
+        for (said, number) in [(NoSpace::Possible, 1), (NoSpace::Certain, 2)] {
+            assert_ne!(encode(Some(said)), plain);
+            assert_eq!(NoSpace::of(number), Some(said));
+        }
+        assert_eq!((NoSpace::of(0), NoSpace::of(3)), (None, None));
+    }
+
+    #[test]
     fn error_with_an_unknown_number_is_unknown() {
         for code in [0, -1, 24, 300] {
-            let error = ErrorAnswer { code, message: "m".into(), stack_trace: "".into() };
+            let error = ErrorAnswer { code, message: "m".into(), stack_trace: "".into(), no_space: None };
             assert_eq!(error.to_error("x").code, ErrorCode::Unknown);
         }
     }

@@ -234,20 +234,24 @@ impl Error {
     pub fn from_io(code: ErrorCode, message: impl fmt::Display, error: std::io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(inner) => inner,
-            Err(error) => {
-                let text = match error.raw_os_error() {
-                    // "No such file or directory (os error 2)" -> "[2] No such file or directory"
-                    Some(errno) => {
-                        let full = error.to_string();
-                        let text = full.rsplit_once(" (os error").map_or(full.as_str(), |(text, _)| text).to_owned();
-                        format!("{message}: [{errno}] {text}")
-                    }
-                    None => format!("{message}: {error}"),
-                };
-                Error::new(code, text).cause(error)
-            }
+            Err(error) => Error::new(code, format!("{message}: {}", system_text(&error))).cause(error),
         }
     }
+}
+
+/// Returns the text of an error of the system in pgBackRest's form, `[2] No such file or directory` instead of
+/// `No such file or directory (os error 2)`. The error may be one of a library that shows what the system said.
+pub fn system_text(error: &(impl fmt::Display + ?Sized)) -> String {
+    let text = error.to_string();
+    let form = |text: &str| {
+        let (before, rest) = text.rsplit_once(" (os error ")?;
+        let (number, after) = rest.split_once(')')?;
+        number.parse::<i32>().ok()?;
+        let (context, words) = before.rsplit_once(": ").map_or(("", before), |(context, words)| (context, words));
+        let colon = if context.is_empty() { "" } else { ": " };
+        Some(format!("{context}{colon}[{number}] {words}{after}"))
+    };
+    form(&text).unwrap_or(text)
 }
 
 impl From<Error> for std::io::Error {
@@ -283,6 +287,17 @@ mod tests {
     fn from_io_with_errno_prints_errno_first() {
         let error = Error::from_io(ErrorCode::FileOpen, "unable to open '/x'", std::io::Error::from_raw_os_error(13));
         assert_eq!(error.to_string(), "unable to open '/x': [13] Permission denied");
+    }
+
+    #[test]
+    fn error_of_a_library_has_the_number_of_the_system_in_front_of_its_words() {
+        let system = std::io::Error::from_raw_os_error(111);
+        assert_eq!(system_text(&system), "[111] Connection refused");
+        assert_eq!(system_text(&format!("connect: tcp: {system}")), "connect: tcp: [111] Connection refused");
+        assert_eq!(system_text(&format!("{system}: a hint")), "[111] Connection refused: a hint");
+        for other in ["x (os error y)", "x (os error 1", "timed out"] {
+            assert_eq!(system_text(other), other);
+        }
     }
 
     #[test]

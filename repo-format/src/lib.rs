@@ -24,7 +24,7 @@ pub mod size;
 pub mod spool;
 pub mod wal_name;
 
-pub use error::{Error, ErrorCode, Result};
+pub use error::{Error, ErrorCode, Result, system_text};
 
 /// The pgBackRest version whose repositories these are. It is written as `backrest-version`, which resume and other
 /// readers compare.

@@ -1,4 +1,4 @@
-//! Hosts that are far apart: TLS through a passage that delays everything.
+//! Hosts that are far apart: TLS through a passage that makes the way long.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -28,13 +28,13 @@ pub struct DistantHosts {
 }
 
 impl DistantHosts {
-    /// `delay` is that of either direction, `near` are options of this host.
-    pub fn start(delay: Duration, far: Far, server: Tool, near: &[&str]) -> Option<Self> {
+    /// `link` is between the hosts, `near` are options of this one.
+    pub fn start(link: Link, far: Far, server: Tool, near: &[&str]) -> Option<Self> {
         let scenario = Scenario::start(ScenarioOptions::default())?;
         let space = &scenario.space;
         Authority::new(space, "ca").issue("server", "far", "DNS:localhost").issue("client", "near", "");
         let port = free_ports(1);
-        let passage = Passage::start_with("127.0.0.1", port, Link { delay, one_lost_of: 0 });
+        let passage = Passage::start_with("127.0.0.1", port, link);
         let file = |name: &str| space.text(&format!("tls/{name}"));
         let folder = |option: &str, name: &str| format!("{option}={}", space.folder(name).display());
         let repo = folder("repo1-path", "repo");

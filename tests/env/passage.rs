@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::rounds::Rounds;
+
 /// Bytes that are passed on at once.
 const BUFFER_BYTES: usize = 32 << 10;
 
@@ -24,6 +26,8 @@ pub struct Link {
     pub delay: Duration,
     /// One of so many blocks is lost and sent again; 0 for none.
     pub one_lost_of: u64,
+    /// Holds answers back until nothing has come from either side for this time, and counts how often; 0 for not at all.
+    pub answers_wait: Duration,
 }
 
 /// A running relay. It ends with its connections when the value is dropped.
@@ -48,6 +52,8 @@ struct Shared {
     target: u16,
     link: Link,
     blocks: AtomicU64,
+    /// The answers, if they are held back.
+    rounds: Option<Rounds>,
     /// Bytes from the client and from the server.
     passed: [AtomicU64; 2],
     stopping: AtomicBool,
@@ -76,6 +82,7 @@ impl Passage {
             target,
             link,
             blocks: AtomicU64::new(0),
+            rounds: (!link.answers_wait.is_zero()).then(|| Rounds::new(link.answers_wait)),
             passed: Default::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -87,6 +94,8 @@ impl Passage {
             let (shared, listener) = (Arc::clone(&shared), listener.try_clone().expect("clone"));
             std::thread::spawn(move || shared.accept(&listener))
         };
+        let delivering = Arc::clone(&shared);
+        std::thread::spawn(move || delivering.rounds.iter().for_each(Rounds::run));
         Self { shared, listener, accepting: Some(accepting) }
     }
 
@@ -117,6 +126,11 @@ impl Passage {
         [0, 1].map(|way: usize| self.shared.passed[way].swap(0, Ordering::SeqCst))
     }
 
+    /// Returns how often answers that were held back went on since the last call: the number of round trips.
+    pub fn take_rounds(&self) -> usize {
+        self.shared.rounds.as_ref().map_or(0, Rounds::take)
+    }
+
     /// Returns how many connections have been cut.
     pub fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
@@ -131,6 +145,7 @@ impl Drop for Passage {
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
+        self.shared.rounds.iter().for_each(Rounds::end);
         self.cut();
     }
 }
@@ -158,14 +173,27 @@ impl Shared {
         for (way, (from, to)) in ways.into_iter().enumerate() {
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
-                let _ = shared.carry(way, from, &to);
+                let _ = shared.carry((number, way), from, &to);
                 shared.end(number);
             });
         }
         Ok(())
     }
 
-    fn carry(&self, way: usize, from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    /// Carries one way of a connection: 0 that to the server, 1 that to the client.
+    fn carry(&self, (number, way): (u64, usize), from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        if let Some(rounds) = &self.rounds {
+            let carried = self.read(way, from, |block| {
+                if way == 1 {
+                    rounds.hold(number, to.try_clone()?, block);
+                    return Ok(());
+                }
+                rounds.note();
+                to.write_all(&block)
+            });
+            rounds.drain(number);
+            return carried;
+        }
         if self.link.delay.is_zero() {
             return self.read(way, from, |block| to.write_all(&block));
         }

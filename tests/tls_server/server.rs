@@ -81,6 +81,7 @@ fn reload_says_what_has_changed_and_keeps_what_was_if_it_can_not_be_used() {
     logged(&hosts, "configuration reload: client 'pg-host' may access 'other' instead of 'demo'", 0);
     hosts.rbr(&["verify"]).fails(105).says("access denied");
     logged(&hosts, "[105]: client at 127.0.0.1:", 0);
+    logged(&hosts, "HINT: option tls-server-auth of this server does not allow 'pg-host' stanza 'demo'.", 0);
     reload(&hosts, "pg-host=other", "pg-host=demo");
     hosts.rbr(&["info"]).success().says("status: error (no valid backups)");
     // Certificates: first one that can't be used, then a new one

@@ -5,6 +5,7 @@
 //! host than its configuration ([`mod@super::places`]).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use engine::{Error, ErrorCode, Result};
@@ -37,15 +38,24 @@ pub(super) struct Admitted {
 /// # Errors
 /// [`ErrorCode::Access`] if the client may not do that, and errors of the options.
 pub(super) fn admit(gate: &Gate, client: &str, arguments: &[String]) -> Result<Admitted> {
-    let allowed = gate.auth.get(client).ok_or_else(denied)?;
+    let allowed = gate
+        .auth
+        .get(client)
+        .ok_or_else(|| denied(format!("option tls-server-auth of this server has no entry for '{client}'.")))?;
     let program = gate.program.to_string_lossy().into_owned();
     // Before anything is opened that the client names
     let (own, all) = with_own_files(&gate.config_options, &program, arguments)?;
     let config = resolve(&program, &all)?;
     // The name becomes part of file names, of the log too
     let stanza = repos::stanza_if_set(&config)?;
-    if !is_allowed(allowed, config.find(opt::STANZA)) {
-        return Err(denied());
+    let wanted = config.find(opt::STANZA);
+    if !is_allowed(allowed, wanted) {
+        return Err(denied(match wanted {
+            Some(stanza) => {
+                format!("option tls-server-auth of this server does not allow '{client}' stanza '{stanza}'.")
+            }
+            None => format!("option tls-server-auth of this server allows '{client}' no command without a stanza."),
+        }));
     }
     places::check(&config, &program, &own)?;
     let purpose = config.command().role_name(config.role());
@@ -84,8 +94,29 @@ fn with_own_files(
     Ok((own, all))
 }
 
-fn denied() -> Error {
-    Error::new(ErrorCode::Access, "access denied")
+/// Why a client is denied. Only the log of the server tells it: the client gets what pgBackRest says.
+#[derive(Debug)]
+struct Reason(String);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Reason {}
+
+fn denied(reason: String) -> Error {
+    Error::new(ErrorCode::Access, "access denied").cause(Reason(reason))
+}
+
+/// The error of [`admit`] for the log of the server, with the reason that the client does not get.
+pub(super) fn explained(error: Error) -> Error {
+    let reason = error.source.as_ref().and_then(|source| source.downcast_ref()).map(|Reason(reason)| reason.clone());
+    match reason {
+        Some(reason) => error.hint(reason),
+        None => error,
+    }
 }
 
 /// Returns whether a list of stanzas contains this one. Only `*` allows a command without a stanza.
@@ -97,7 +128,7 @@ fn is_allowed(allowed: &str, stanza: Option<&str>) -> bool {
 mod tests {
     use engine::ErrorCode;
 
-    use super::{is_allowed, with_own_files};
+    use super::{Gate, admit, explained, is_allowed, with_own_files};
     use crate::config::opt;
     use crate::server::command_line::ConfigOption;
 
@@ -145,6 +176,23 @@ mod tests {
         }
         let other_role = arguments("--stanza=demo info");
         assert_eq!(with_own_files(&custom(), "rbr", &other_role).err().map(|e| e.code), Some(ErrorCode::Access));
+    }
+
+    #[test]
+    fn client_that_is_denied_is_told_less_than_the_log() {
+        let auth = [("pg-host", "demo"), ("other", "*")].map(|(name, list)| (name.to_owned(), list.to_owned()));
+        let gate = Gate { auth: auth.into(), program: "/usr/bin/rbr".into(), config_options: Vec::new() };
+        for (client, line, reason) in [
+            ("stranger", "--stanza=demo info:remote", "has no entry for 'stranger'."),
+            ("pg-host", "--stanza=prod info:remote", "does not allow 'pg-host' stanza 'prod'."),
+            ("pg-host", "info:remote", "allows 'pg-host' no command without a stanza."),
+        ] {
+            let arguments = arguments(&format!("--exec-id=1-x --process=0 --remote-type=repo {line}"));
+            let error = admit(&gate, client, &arguments).err().unwrap();
+            assert_eq!((error.code, error.to_string().as_str()), (ErrorCode::Access, "access denied"), "{client}");
+            let expected = format!("access denied\nHINT: option tls-server-auth of this server {reason}");
+            assert_eq!(explained(error).to_string(), expected);
+        }
     }
 
     #[test]

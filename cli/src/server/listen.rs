@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::system_text;
 use engine::tcp::{self, wait_for};
 use engine::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags};
@@ -81,7 +82,7 @@ impl Listening {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(error) => {
-                    engine::warn!("unable to accept a connection: {error}");
+                    engine::warn!("unable to accept a connection: {}", system_text(&error));
                     std::thread::sleep(ACCEPT_PAUSE);
                     continue;
                 }

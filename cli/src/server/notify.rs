@@ -5,6 +5,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use engine::system_text;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The server accepts connections.
@@ -27,7 +28,7 @@ pub(super) fn stopping() {
 fn send(message: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send_to(&socket, message) {
-        engine::debug!("unable to notify the service manager: {error}");
+        engine::debug!("unable to notify the service manager: {}", system_text(&error));
     }
 }
 

@@ -10,7 +10,7 @@ use engine::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::admit::admit;
+use super::admit::{admit, explained};
 use super::child::{self, Serving};
 use super::sessions::{Sessions, UnknownClient, end};
 use super::state::ServerState;
@@ -78,7 +78,7 @@ fn serve_client(
         Err(error) => {
             let told = server.refuse(&error);
             session.close_writing();
-            return told.and(Err(named(error)));
+            return told.and(Err(named(explained(error))));
         }
     };
     drop(unknown);

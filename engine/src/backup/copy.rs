@@ -236,6 +236,8 @@ impl Backup<'_> {
         };
         let mut ease = Ease::begin(settings.ease, running.pace);
         let mut look_after = || {
+            // Its host held the claim, and no retry of a job brings that back
+            self.repo.storage.connected()?;
             self.claim.glance(self.repo)?;
             source.ping(false)?;
             if let Some(ease) = &mut ease {

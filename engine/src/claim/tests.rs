@@ -317,6 +317,24 @@ fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_ha
 }
 
 #[test]
+fn failure_that_may_be_a_full_disk_is_one_only_if_it_repeats() {
+    let who = Claimant::on_host("a", SILENT);
+    for (failures, is_held) in [(1, true), (2, false)] {
+        let (storage, repo) = repo(None);
+        let faulty = FaultyStorage::new(Arc::new(storage.clone())).fail_unclearly(failures);
+        let repo = Repo { storage: Arc::new(faulty), ..repo };
+        let claim = Claim::acquire_to_remove(&repo, &stanza(), &who, "expire", &CancelToken::new()).unwrap();
+        assert_eq!(claim.is_held(), is_held, "{failures}");
+        assert_eq!(claims(&storage).len(), usize::from(is_held));
+    }
+    // Whoever removes nothing has the error at once
+    let (storage, repo) = repo(None);
+    let faulty = FaultyStorage::new(Arc::new(storage)).fail_unclearly(1);
+    let error = acquire(&Repo { storage: Arc::new(faulty), ..repo }, &who).err().unwrap();
+    assert_eq!(error.code, ErrorCode::FileWrite);
+}
+
+#[test]
 fn claim_whose_write_fails_after_it_was_done_is_taken_back() {
     let (storage, repo) = repo(None);
     let lost =

@@ -96,7 +96,7 @@ impl PgEnvironment {
         Self::from(|name| env::var(name).ok(), || Users::new().current_home())
     }
 
-    fn from(variable: impl Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
+    pub(super) fn from(variable: impl Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
         let variables = Variables::find(&variable, home)?;
         variables.check_refused()?;
         let set = |name: &str| variables.get(name);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::system_text;
 use crate::{Error, ErrorCode, Result};
 
 /// The settings of a service, by the environment variable that each one replaces.
@@ -87,8 +88,9 @@ impl ServiceFiles {
         let system =
             directories.into_iter().map(|directory| directory.join("pg_service.conf")).find(|file| file.exists());
         for file in user.into_iter().chain(system) {
-            let text = fs::read_to_string(&file)
-                .map_err(|error| refuse(format!("service file \"{}\" cannot be read: {error}", file.display())))?;
+            let text = fs::read_to_string(&file).map_err(|error| {
+                refuse(format!("service file \"{}\" cannot be read: {}", file.display(), system_text(&error)))
+            })?;
             if let Some(service) = parse(&text, name, &file)? {
                 return Ok(service);
             }

@@ -21,6 +21,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 
 use super::channel_binding::server_end_point;
 use super::environment::{SslFiles, SslMode};
+use crate::system_text;
 
 /// Any error, which the caller puts into a message.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -75,6 +76,11 @@ impl PgConnector {
         }
         Ok(PgConnector { config: Some(Arc::new(config)) })
     }
+
+    /// A handshake with the server of this name.
+    pub(super) fn handshake(&self, host: &str) -> Handshake {
+        Handshake { config: self.config.clone(), host: host.to_owned() }
+    }
 }
 
 /// Returns the client's certificate and key, if the files exist.
@@ -97,6 +103,7 @@ fn own_certificate(
         .into());
     }
     let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| system_text(&error))
         .map_err(|error| format!("could not load private key file \"{name}\" (without a passphrase): {error}"))?;
     Ok(Some((certificates, key)))
 }
@@ -104,7 +111,7 @@ fn own_certificate(
 fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let failed = |error| format!("could not read certificate file \"{}\": {error}", file.display());
     let certificates: Vec<_> =
-        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| failed(error.to_string()))?;
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| failed(system_text(&error)))?;
     if certificates.is_empty() {
         return Err(failed("it has no certificate".to_owned()).into());
     }
@@ -164,8 +171,8 @@ fn read_revoked(files: &SslFiles) -> Result<Vec<CertificateRevocationListDer<'st
         let failed =
             |error| format!("could not read directory of revocation lists \"{}\": {error}", directory.display());
         let count = lists.len();
-        for entry in fs::read_dir(directory).map_err(|error| failed(error.to_string()))? {
-            let entry = entry.map_err(|error| failed(error.to_string()))?;
+        for entry in fs::read_dir(directory).map_err(|error| failed(system_text(&error)))? {
+            let entry = entry.map_err(|error| failed(system_text(&error)))?;
             if is_revocation_list(&entry.file_name().to_string_lossy()) {
                 lists.extend(read_revocation_lists(&entry.path())?);
             }
@@ -188,7 +195,7 @@ fn read_revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer
     let failed = |error| format!("could not read revocation list \"{}\": {error}", file.display());
     let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(system_text(&error)))?;
     if lists.is_empty() {
         return Err(failed("it contains no list".to_owned()).into());
     }
@@ -260,7 +267,7 @@ where
     type Error = Failure;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Failure> {
-        Ok(Handshake { config: self.config.clone(), host: host.to_owned() })
+        Ok(self.handshake(host))
     }
 }
 

@@ -15,6 +15,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use super::report::ProofReport;
 use super::signature::{ProofSignature, ProofSigner};
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::system_text;
 use crate::{Error, ErrorCode, Repo, Result};
 
 /// The maximum size of a proof, in bytes.
@@ -79,8 +80,9 @@ fn file_name(time: i64) -> Result<String> {
     let time = Timestamp::from_second(time)
         .map_err(|error| Error::new(ErrorCode::Format, format!("{time} is not a time: {error}")))?;
     let mut random = [0; 4];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&error)))
+    })?;
     Ok(format!("{}-{:08x}{SUFFIX}", time.strftime("%Y%m%d-%H%M%SZ"), u32::from_be_bytes(random)))
 }
 

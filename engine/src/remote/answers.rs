@@ -102,9 +102,13 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
                 Err(error) => return error,
             }
         }
+        let fault = match fault {
+            // A server that gives up says so, also unasked. That is for everybody: it answers nobody any more
+            Some(fault) if session.is_none() => return fault,
+            fault => fault,
+        };
         let waiting = match next_waiting(shared, session) {
             Ok(Some(waiting)) => waiting,
-            // A server that gives up, for example because no request came in time, says so unasked
             Ok(None) => return fault.unwrap_or_else(|| Error::new(ErrorCode::Protocol, "answer without a request")),
             Err(error) => return error,
         };

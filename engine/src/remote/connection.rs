@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use protocol::message::ErrorAnswer;
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
 use self::channel_link::{ChannelEnd, ChannelLink};
@@ -29,6 +30,7 @@ use super::received::Received;
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
 use super::{RemoteSettings, Way, tls};
 use crate::log::Inherited;
+use crate::storage::full::{said_by_pgbackrest, with_no_space};
 use crate::work::retry::PeerFault;
 use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -389,13 +391,19 @@ impl Connection {
         let is_closed = answer.is_closed;
         let data = match answer.outcome {
             Ok(data) => data.map(|data| position(&message, data)),
-            Err(error) => {
-                let error = error.to_error(&self.name);
-                // One without a session ends the connection, and says nothing about what was asked for
-                return Err(if answer.session.is_none() { error.cause(PeerFault) } else { error });
-            }
+            // One without a session ends the connection, and says nothing about what was asked for
+            Err(error) if answer.session.is_none() => return Err(error.to_error(&self.name).cause(PeerFault)),
+            Err(error) => return Err(self.far_error(&error)),
         };
         Ok(Answer { message, data, is_closed, name: Arc::clone(&self.name) })
+    }
+
+    /// The error of the server, with what it says about the space of its storage.
+    fn far_error(&self, answer: &ErrorAnswer<'_>) -> Error {
+        let error = answer.to_error(&self.name);
+        let tells = self.has(Capability::NoSpace);
+        let said = if tells { answer.no_space } else { said_by_pgbackrest(error.code, &error.message) };
+        with_no_space(error, said)
     }
 
     /// Ends a connection whose server does not answer.

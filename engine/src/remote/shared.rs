@@ -11,6 +11,7 @@ use protocol::{Call, Dialect};
 
 use super::link::Link;
 use super::received::Received;
+use crate::system_text;
 use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
 
@@ -110,7 +111,7 @@ impl Shared {
             // Half a request must not be continued. The thread that reads finds out why the way has ended
             output.writer = None;
             if error.kind() == io::ErrorKind::TimedOut {
-                let end = End::of(Error::new(ErrorCode::FileWrite, error.to_string()));
+                let end = End::of(Error::new(ErrorCode::FileWrite, system_text(&error)));
                 self.fail(&end);
                 lock(&self.link).kill();
                 return Err(end.to_error());

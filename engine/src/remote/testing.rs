@@ -228,7 +228,11 @@ impl Script {
     }
 
     fn send_error(&mut self, session: Option<u64>, error: &Error) {
-        let answer = AnswerMessage::encode_error(session, &ErrorAnswer::from(error));
-        answer.write_to(&mut self.output).unwrap();
+        self.refuse_as(session, &ErrorAnswer::from(error));
+    }
+
+    /// Sends an error as it is.
+    pub(crate) fn refuse_as(&mut self, session: Option<u64>, error: &ErrorAnswer<'_>) {
+        AnswerMessage::encode_error(session, error).write_to(&mut self.output).unwrap();
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use protocol::message::{ErrorAnswer, NoSpace};
 use protocol::storage::{FeaturesAnswer, PathRemoveRequest, StorageFeatures};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
@@ -12,6 +13,7 @@ use super::testing::{
     Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data, serve_repository,
 };
 use crate::ErrorCode;
+use crate::storage::full::no_space;
 
 /// A list with capabilities of other versions.
 fn list(entries: &[(&str, u32)]) -> PackWriter<'static> {
@@ -106,6 +108,34 @@ fn server_that_refuses_is_not_used() {
     }
 }
 
+/// What this side takes from an error of a server with these capabilities about the space of its storage.
+fn said_of_space(capabilities: Option<Capabilities>, text: &str, said: Option<NoSpace>) -> Option<NoSpace> {
+    let error = crate::Error::new(ErrorCode::FileWrite, text);
+    let answer = ErrorAnswer { no_space: said, ..ErrorAnswer::from(&error) };
+    let connection = connect(move |stream| {
+        let mut script = Script::new(stream);
+        script.begin(capabilities.as_ref().map(Capabilities::encode));
+        script.read();
+        script.refuse_as(Some(script.session()), &answer);
+        while script.read().is_some_and(|call| call != Call::Exit) {}
+    });
+    no_space(&connection.unwrap().call(&Call::Noop).err().unwrap())
+}
+
+#[test]
+fn full_disk_of_a_host_is_told_as_data_by_this_program_and_as_text_by_pgbackrest() {
+    let own = || Some(Capabilities::own());
+    let full = "unable to write '/repo/x': [28] No space left on device";
+    let other = "unable to write '/repo/: [28] No space left on device'";
+    let certain = Some(NoSpace::Certain);
+    assert_eq!(said_of_space(None, full, None), certain);
+    assert_eq!(said_of_space(Some(Capabilities::own().without(Capability::NoSpace)), full, None), certain);
+    assert_eq!(said_of_space(None, other, None), None);
+    assert_eq!(said_of_space(own(), full, None), None);
+    assert_eq!(said_of_space(own(), other, certain), certain);
+    assert_eq!(said_of_space(own(), other, Some(NoSpace::Possible)), Some(NoSpace::Possible));
+}
+
 /// What a server sends to a client that begins with these bytes, up to the end.
 fn answers(requests: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -177,6 +207,24 @@ fn error_of_a_server_that_gives_up_unasked_is_the_one_of_the_command() {
     let error = connection.check().unwrap_err();
     assert_eq!(error.code, ErrorCode::FileRead);
     assert!(error.message.contains("timeout after 5000ms waiting for read from 'client'"), "{}", error.message);
+}
+
+#[test]
+fn only_the_first_who_waited_got_the_error_of_a_server_that_gave_up() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.begin(None);
+        (0..3).for_each(|_| drop(script.read()));
+        script.give_up(&crate::Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    });
+    let connection = connection.unwrap();
+    let asked: Vec<_> = (0..3).map(|_| connection.send(&Call::Noop, None).unwrap()).collect();
+    for answer in asked {
+        let error = answer.wait().err().unwrap();
+        assert_eq!(error.code, ErrorCode::Term);
+        assert!(error.message.ends_with("terminated on signal [SIGTERM]"), "{error}");
+    }
+    assert_eq!(connection.check().unwrap_err().code, ErrorCode::Term);
 }
 
 #[test]

@@ -67,7 +67,12 @@ pub(super) fn run(
         },
         |pipeline, begun, cancel| context.restore(pipeline, &begun.job, begun.take_read(), cancel),
         |event| {
-            let Event::Done { worker, job: BegunJob { job, .. }, result } = event else { return Ok(()) };
+            let (worker, job, result) = match event {
+                Event::Done { worker, job: BegunJob { job, .. }, result } => (worker, job, result),
+                // No retry of a job brings the connection back
+                Event::Idle => return context.storage.connected(),
+                Event::Stopping => return Ok(()),
+            };
             let result = result?;
             for file_result in &result {
                 let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
+use protocol::AnswerMessage;
 use protocol::channel::{CHANNELS_MAX, FRAME_BYTES_MAX, FrameHeader, FrameKind, HEADER_BYTES, WINDOW_BYTES};
+use protocol::message::ErrorAnswer;
 
 use self::inbox::{Inbox, copy};
 use super::connection::{Server, send_error};
@@ -37,10 +39,31 @@ struct Open {
     cancel: CancelToken,
 }
 
+/// What is sent.
+struct Sending<W> {
+    /// `None` once nothing can be sent any more.
+    stream: Option<W>,
+    /// A part of a message of channel 0 was sent.
+    is_within_first: bool,
+    /// Nothing follows on channel 0.
+    has_first_ended: bool,
+}
+
+impl<W: Write> Sending<W> {
+    /// Sends a frame. Half a frame must not be continued, so nothing is sent after an error.
+    fn write(&mut self, header: FrameHeader, data: &[IoSlice<'_>]) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Err(ErrorKind::BrokenPipe.into()) };
+        let header = header.encode();
+        let mut slices = Vec::with_capacity(data.len() + 1);
+        slices.push(IoSlice::new(&header));
+        slices.extend_from_slice(data);
+        write_all(stream, &mut slices).inspect_err(|_| self.stream = None)
+    }
+}
+
 /// What all channels of a connection share.
 struct ChannelsWay<W> {
-    /// `None` once nothing can be sent any more.
-    output: Mutex<Option<W>>,
+    output: Mutex<Sending<W>>,
     open: Mutex<BTreeMap<u32, Open>>,
     /// Ends all channels.
     cancel: CancelToken,
@@ -55,7 +78,8 @@ struct ChannelsWay<W> {
 impl<W: Write> ChannelsWay<W> {
     fn new(output: W, cancel: CancelToken, usage: Usage, silence_max: Duration) -> Self {
         let (open, failure) = (Mutex::default(), Mutex::default());
-        ChannelsWay { output: Mutex::new(Some(output)), open, cancel, failure, usage, silence_max }
+        let output = Sending { stream: Some(output), is_within_first: false, has_first_ended: false };
+        ChannelsWay { output: Mutex::new(output), open, cancel, failure, usage, silence_max }
     }
 
     /// Ends all channels because of an error. The first one counts.
@@ -77,28 +101,40 @@ impl<W: Write> ChannelsWay<W> {
         }
     }
 
-    /// Sends a frame. Half a frame must not be continued, so an error ends all channels.
+    /// Sends a frame. An error ends all channels.
     fn send(&self, header: FrameHeader, data: &[IoSlice<'_>]) -> io::Result<()> {
-        let header = header.encode();
-        let mut slices = Vec::with_capacity(data.len() + 1);
-        slices.push(IoSlice::new(&header));
-        slices.extend_from_slice(data);
+        let is_of_first = header.channel == 0 && matches!(header.kind, FrameKind::Data(_));
         let mut output = lock(&self.output);
-        let Some(open) = &mut *output else {
+        if output.stream.is_none() || (is_of_first && output.has_first_ended) {
+            drop(output);
             let failure = lock(&self.failure).as_ref().map(|error| copy(error).into());
             return Err(failure.unwrap_or_else(|| ErrorKind::BrokenPipe.into()));
-        };
-        let Err(error) = write_all(open, &mut slices) else { return Ok(()) };
-        *output = None;
+        }
+        output.is_within_first |= is_of_first;
+        let Err(error) = output.write(header, data) else { return Ok(()) };
         drop(output);
         let error = Error::from_io(ErrorCode::FileWrite, "unable to write frame", error);
         self.fail(&error);
         Err(error.into())
     }
 
+    /// Tells the client why this process ends, although the thread of channel 0 is at work: it may be so for longer than the process
+    /// has left. Others find out by themselves.
+    fn tell_end(&self, error: &Error) {
+        let message = AnswerMessage::encode_error(None, &ErrorAnswer::from(error)).to_vec();
+        let mut output = lock(&self.output);
+        if output.is_within_first || output.has_first_ended || message.len() > FRAME_BYTES_MAX {
+            return;
+        }
+        output.has_first_ended = true;
+        let header = FrameHeader { kind: FrameKind::Data(message.len()), channel: 0 };
+        // A client that is gone needs nothing
+        let _ = output.write(header, &[IoSlice::new(&message)]);
+    }
+
     /// Returns whether nothing can be sent any more.
     fn is_broken(&self) -> bool {
-        lock(&self.output).is_none()
+        lock(&self.output).stream.is_none()
     }
 
     /// The streams of a channel.
@@ -125,6 +161,7 @@ impl<W: Write> ChannelsWay<W> {
     /// Forgets a channel, and tells the client.
     fn close(&self, channel: u32) {
         lock(&self.open).remove(&channel);
+        lock(&self.output).has_first_ended |= channel == 0;
         // A client that is gone needs nothing
         let _ = self.send(FrameHeader { kind: FrameKind::End, channel }, &[]);
     }
@@ -214,6 +251,10 @@ impl<W: Write> Write for Output<'_, W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // Each message ends with this
+        if self.channel == 0 {
+            lock(&self.way.output).is_within_first = false;
+        }
         Ok(())
     }
 }
@@ -247,7 +288,12 @@ pub(super) fn serve<'w>(
         let read = Demux { way, input, last: 0, more }.run(scope);
         match &read {
             Ok(()) => way.end_input(),
-            Err(error) => way.fail(error),
+            Err(error) => {
+                if way.cancel.is_cancelled() {
+                    way.tell_end(error);
+                }
+                way.fail(error);
+            }
         }
         let first = first.join().map_err(|_| Error::new(ErrorCode::Assert, "thread of channel 0 panicked"))?;
         match (first, read) {

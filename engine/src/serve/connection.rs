@@ -249,7 +249,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
                 return reply.map(|_| false);
             }
             Err(error) => {
-                AnswerMessage::encode_error_with_warnings(Some(self.session), &ErrorAnswer::from(error), &warnings)
+                AnswerMessage::encode_error_with_warnings(Some(self.session), &handlers.error_answer(error), &warnings)
             }
         };
         send(&mut self.output, &message)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::call::CallKind;
-use protocol::message::{AnswerMessage, RequestMessage, Step};
+use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
@@ -21,6 +21,7 @@ use super::memory::{Seat, Usage};
 use super::read::{ReadSession, SentChunk};
 use super::worker::{StoredChunk, WorkerSession, Workers};
 use super::write::WriteSession;
+use crate::storage::full::no_space;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The most sessions of a connection. Each may hold an open file.
@@ -131,6 +132,12 @@ impl Handlers {
     /// Returns whether the client gets warnings.
     pub(super) fn passes_warnings(&self) -> bool {
         self.capabilities.has(Capability::Warnings)
+    }
+
+    /// The error as the client gets it.
+    pub(super) fn error_answer(&self, error: &Error) -> ErrorAnswer<'static> {
+        let tells = self.capabilities.has(Capability::NoSpace);
+        ErrorAnswer { no_space: no_space(error).filter(|_| tells), ..ErrorAnswer::from(error) }
     }
 
     /// The message with a reply, and with warnings.

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// How often a wait looks for a signal.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a wait looks for a signal. The process has a second from the signal on.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits until the file is ready, at most `timeout`. Returns whether it is.
 fn wait(file: impl AsFd, flags: PollFlags, timeout: Duration, cancel: &CancelToken) -> io::Result<bool> {

@@ -3,6 +3,9 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use protocol::message::NoSpace;
+
+use super::full::with_no_space;
 use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
 use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode, Result};
@@ -62,6 +65,7 @@ struct State {
     calls: Vec<(Op, RepoPath)>,
     read_size_max: Option<usize>,
     write_bytes_left: Option<u64>,
+    unclear_writes_left: u32,
     listed: Option<Vec<String>>,
     has_ended: bool,
 }
@@ -167,6 +171,13 @@ impl FaultyStorage {
     #[must_use]
     pub fn full_after(self, bytes: u64) -> Self {
         self.with(|state| state.write_bytes_left = Some(bytes));
+        self
+    }
+
+    /// The next writes, this many of them, fail for a reason that may be a full disk.
+    #[must_use]
+    pub fn fail_unclearly(self, count: u32) -> Self {
+        self.with(|state| state.unclear_writes_left = count);
         self
     }
 
@@ -309,6 +320,15 @@ struct FaultyWriter {
 
 impl Write for FaultyWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let is_unclear = self.storage.with(|state| {
+            let left = state.unclear_writes_left.checked_sub(1);
+            state.unclear_writes_left = left.unwrap_or(0);
+            left.is_some()
+        });
+        if is_unclear {
+            let error = Error::new(ErrorCode::FileWrite, "unable to write: sftp error [4] failure");
+            return Err(with_no_space(error, Some(NoSpace::Possible)).into());
+        }
         let fits = self.storage.with(|state| match &mut state.write_bytes_left {
             None => true,
             Some(left) if *left >= buffer.len() as u64 => {

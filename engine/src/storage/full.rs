@@ -1,58 +1,99 @@
 //! Whether a repository has no space left.
+//!
+//! Who makes an error knows it, and keeps it beside the text: a text may contain the path of a file, which says anything.
 
 use std::io;
 
+use protocol::message::NoSpace;
+
 use crate::{Error, ErrorCode};
 
-/// What pgBackRest and rbr on another host write before the system's text: the numbers of a full disk and an exceeded
-/// quota on Linux.
-const SAID_BY_A_HOST: [&str; 2] = [": [28] ", ": [122] "];
-/// The same of SFTP servers.
-const SAID_BY_SFTP: [&str; 2] = ["sftp error [14] ", "sftp error [15] "];
-/// Servers of OpenSSH have no other status for either. They have one for a lack of permission.
-const SAID_BY_OPENSSH: &str = "sftp error [4] ";
+/// Where pgBackRest writes the system's number and text: at the end of its message. These are the texts of a full disk and
+/// of an exceeded quota on Linux, the last one by musl.
+const SAID_BY_THE_SYSTEM: [&str; 3] =
+    [": [28] No space left on device", ": [122] Disk quota exceeded", ": [122] Quota exceeded"];
+/// The same of its SFTP repositories.
+const SAID_BY_SFTP: [&str; 2] = [": sftp error [14] no space on filesystem", ": sftp error [15] quota exceeded"];
+/// Servers of OpenSSH have no other status for either, but also use it for anything else.
+const SAID_BY_OPENSSH: &str = ": sftp error [4] failure";
 
-/// Returns whether an error of a write says that the storage is full. An error from another host is only a text.
-pub(crate) fn is_full(error: &Error) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
-    if let Some(source) = source {
-        return matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+/// The source of an error from another host that says this.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the storage of another host has no space left ({0:?})")]
+struct Said(NoSpace);
+
+/// Returns what an error says about the space of the storage.
+pub(crate) fn no_space(error: &Error) -> Option<NoSpace> {
+    let source = error.source.as_ref()?;
+    if let Some(Said(said)) = source.downcast_ref::<Said>() {
+        return Some(*said);
     }
-    let says = |text: &&str| error.message.contains(*text);
-    SAID_BY_A_HOST.iter().chain(&SAID_BY_SFTP).any(says) || error.code == ErrorCode::FileWrite && says(&SAID_BY_OPENSSH)
+    let kind = source.downcast_ref::<io::Error>()?.kind();
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded).then_some(NoSpace::Certain)
+}
+
+/// Notes in an error what another host says about the space of its storage.
+pub(crate) fn with_no_space(error: Error, said: Option<NoSpace>) -> Error {
+    match said {
+        Some(said) => error.cause(Said(said)),
+        None => error,
+    }
+}
+
+/// Returns what a message of pgBackRest on another host says about the space of its storage.
+pub(crate) fn said_by_pgbackrest(code: ErrorCode, message: &str) -> Option<NoSpace> {
+    if SAID_BY_THE_SYSTEM.iter().chain(&SAID_BY_SFTP).any(|end| message.ends_with(end)) {
+        return Some(NoSpace::Certain);
+    }
+    (code == ErrorCode::FileWrite && message.ends_with(SAID_BY_OPENSSH)).then_some(NoSpace::Possible)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn says(code: ErrorCode, message: &str) -> bool {
-        is_full(&Error::new(code, message))
+    fn says(code: ErrorCode, message: &str) -> Option<NoSpace> {
+        said_by_pgbackrest(code, &format!("raised from remote-0 tls protocol on 'backup': {message}"))
     }
 
     #[test]
-    fn full_disk_of_another_host_is_one() {
-        let far = "raised from remote-0 tls protocol on 'backup': unable to write '/repo/x.pgbackrest.tmp'";
-        assert!(says(ErrorCode::FileWrite, &format!("{far}: [28] No space left on device")));
-        assert!(says(ErrorCode::FileOpen, &format!("{far}: [122] Disk quota exceeded")));
-        assert!(!says(ErrorCode::FileWrite, &format!("{far}: [5] Input/output error")));
-        assert!(!says(ErrorCode::FileOpen, &format!("{far}: [13] Permission denied")));
+    fn full_disk_of_a_host_with_pgbackrest_is_known_by_the_end_of_its_message() {
+        let name = "unable to write '/repo/x.pgbackrest.tmp'";
+        let certain = Some(NoSpace::Certain);
+        assert_eq!(says(ErrorCode::FileWrite, &format!("{name}: [28] No space left on device")), certain);
+        assert_eq!(says(ErrorCode::FileOpen, &format!("{name}: [122] Disk quota exceeded")), certain);
+        assert_eq!(says(ErrorCode::FileWrite, &format!("{name}: [5] Input/output error")), None);
+        assert_eq!(says(ErrorCode::FileOpen, &format!("{name}: [13] Permission denied")), None);
+        let sftp = |status: &str| format!("{name}: libssh2 error [-31]: sftp error [{status}");
+        assert_eq!(says(ErrorCode::FileWrite, &sftp("14] no space on filesystem")), certain);
+        assert_eq!(says(ErrorCode::FileWrite, &sftp("15] quota exceeded")), certain);
+        assert_eq!(says(ErrorCode::FileWrite, &sftp("4] failure")), Some(NoSpace::Possible));
+        assert_eq!(says(ErrorCode::FileOpen, &sftp("4] failure")), None);
+        assert_eq!(says(ErrorCode::FileWrite, &sftp("3] permission denied")), None);
     }
 
     #[test]
-    fn full_disk_of_an_sftp_server_is_one() {
-        for status in ["14] no space on filesystem", "15] quota exceeded", "4] failure"] {
-            assert!(says(ErrorCode::FileWrite, &format!("unable to write 'x': sftp error [{status} on host 'h:22'")));
+    fn path_that_contains_the_text_of_a_full_disk_is_no_full_disk() {
+        for path in ["/repo/a: [28] No space left on device", "/repo/sftp error [4] failure", "/: [122] x"] {
+            for message in [
+                format!("unable to open file '{path}' for write: [13] Permission denied"),
+                format!("unable to write '{path}'"),
+                format!("unable to write '{path}': [5] Input/output error"),
+            ] {
+                assert_eq!(says(ErrorCode::FileWrite, &message), None, "{message}");
+                assert_eq!(no_space(&Error::new(ErrorCode::FileWrite, message)), None);
+            }
         }
-        assert!(!says(ErrorCode::FileOpen, "unable to open 'x': sftp error [4] failure on host 'h:22'"));
-        assert!(!says(ErrorCode::FileWrite, "unable to write 'x': sftp error [3] permission denied on host 'h:22'"));
     }
 
     #[test]
     fn error_of_this_system_is_known_by_its_kind() {
         let local = |errno: rustix::io::Errno| Error::from_io(ErrorCode::FileWrite, "unable to write", errno.into());
-        assert!(is_full(&local(rustix::io::Errno::NOSPC)));
-        assert!(is_full(&local(rustix::io::Errno::DQUOT)));
-        assert!(!is_full(&local(rustix::io::Errno::IO)));
+        assert_eq!(no_space(&local(rustix::io::Errno::NOSPC)), Some(NoSpace::Certain));
+        assert_eq!(no_space(&local(rustix::io::Errno::DQUOT)), Some(NoSpace::Certain));
+        assert_eq!(no_space(&local(rustix::io::Errno::IO)), None);
+        let passed_on = io::Error::from(with_no_space(local(rustix::io::Errno::IO), Some(NoSpace::Possible)));
+        let error = Error::from_io(ErrorCode::FileRead, "unable to read", passed_on).context("copy");
+        assert_eq!(no_space(&error), Some(NoSpace::Possible));
     }
 }

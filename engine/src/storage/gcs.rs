@@ -30,6 +30,7 @@ use super::http::request::{Failure, store_error};
 use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
 use super::{OpenStorage, OpenedStorage, ReadAhead};
+use crate::system_text;
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-gcs-key-type`).
@@ -114,7 +115,7 @@ fn failed(failure: impl Into<Failure>) -> object_store::Error {
 fn boundary() -> Result<String> {
     let number = getrandom::u64().and_then(|first| Ok((first, getrandom::u64()?)));
     let (first, second) = number.map_err(|error| {
-        Error::new(ErrorCode::Kernel, format!("unable to get random numbers: {error}")).cause(error)
+        Error::new(ErrorCode::Kernel, format!("unable to get random numbers: {}", system_text(&error))).cause(error)
     })?;
     Ok(format!("{first:016x}{second:016x}"))
 }

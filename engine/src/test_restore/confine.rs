@@ -17,6 +17,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError,
 };
 
+use crate::system_text;
 use crate::{Error, ErrorCode, Result};
 
 /// Names the version of Landlock to use, for tests on a kernel that has a later one. Either confinement is enough.
@@ -106,7 +107,7 @@ pub fn check() -> Result<()> {
 }
 
 fn not_supported(error: &RulesetError) -> Error {
-    let text = format!("unable to confine PostgreSQL to the scratch directory: {error}");
+    let text = format!("unable to confine PostgreSQL to the scratch directory: {}", system_text(error));
     Error::new(ErrorCode::FeatureNotSupported, text)
         .hint("test-restore needs Landlock, which Linux has since 5.13, unless it is switched off.")
         .hint("without it, WAL that creates a tablespace would write to the files of the original cluster.")
@@ -115,6 +116,7 @@ fn not_supported(error: &RulesetError) -> Error {
 fn restrict_thread(confinement: Confinement, root: &Path) -> Result<()> {
     let opened = |path: &Path| {
         PathFd::new(path)
+            .map_err(|error| system_text(&error))
             .map_err(|error| Error::new(ErrorCode::FileOpen, format!("unable to open '{}': {error}", path.display())))
     };
     let (everything, root, null) = (opened(Path::new("/"))?, opened(root)?, opened(Path::new(NULL))?);

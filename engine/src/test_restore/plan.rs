@@ -20,6 +20,7 @@ use crate::restore::RecoveryType;
 use crate::restore::backup_set::read_target_time;
 use crate::restore::set_select::{self, Candidate, Criterion};
 use crate::storage::{self, ReadRange};
+use crate::system_text;
 use crate::{Error, ErrorCode, Repo, Result, warn};
 
 /// Bytes read from the storage at once.
@@ -98,8 +99,9 @@ fn choose_backup<'a>(
         _ => (Criterion::Newest, ""),
     };
     let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&error)))
+    })?;
     let chance = u64::from_le_bytes(random);
     for repo in context.repos {
         let info = match info_files::load_backup_info(repo, context.stanza) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 
 use crate::cancel::CancelToken;
+use crate::system_text;
 use crate::warn;
 
 /// The lowest rate in bytes per second. With less, each of many workers would wait longer for its turn than other hosts
@@ -262,7 +263,7 @@ impl RateText {
         match read {
             Ok(_) => RateText::Text(text.trim().to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => RateText::Absent,
-            Err(error) => RateText::Unreadable(error.to_string()),
+            Err(error) => RateText::Unreadable(system_text(&error)),
         }
     }
 }

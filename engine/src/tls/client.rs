@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use super::peer::{ServerCheck, Trust, check_name, refusal};
 use super::session::{HandshakeError, Session};
 use super::{Identity, authorities_in, ciphers};
+use crate::system_text;
 use crate::tcp::{self, KeepAlive};
 use crate::work::retry::Failures;
 use crate::{Error, ErrorCode, Result};
@@ -91,7 +92,7 @@ fn authorities(settings: &ClientSettings) -> Result<Vec<CertificateDer<'static>>
     // Files that can't be read are no error as long as others can be
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), system_text);
         let text = format!("unable to load the system's certificate authorities: {why}");
         return Err(Error::new(ErrorCode::Crypto, text));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::{self, CertifiedKey};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::Decoded;
@@ -35,11 +35,7 @@ impl Identity {
     pub fn load(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Self> {
         let chain = read_chain(certificate)?;
         check_owner(key)?;
-        let failed = |why: &dyn std::fmt::Display| {
-            Error::new(ErrorCode::Crypto, format!("unable to load key file '{}': {why}", key.display()))
-        };
-        let read = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(&error))?;
-        let signing = provider.key_provider.load_private_key(read).map_err(|error| failed(&error))?;
+        let signing = provider.key_provider.load_private_key(read_key(key)?).map_err(|e| unusable_key(key, &e))?;
         check_match(&chain, &*signing).map_err(|()| {
             let text = format!("cert '{}' and key '{}' do not match", certificate.display(), key.display());
             Error::new(ErrorCode::Crypto, text)
@@ -68,6 +64,19 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(&text).collect::<std::result::Result<_, _>>().map_err(|error| failed(&error))?;
     if chain.is_empty() { Err(failed(&"it holds no certificate")) } else { Ok(chain) }
+}
+
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+        pem::Error::Io(error) => {
+            Error::from_io(ErrorCode::Crypto, format!("unable to load key file '{}'", file.display()), error)
+        }
+        error => unusable_key(file, &error),
+    })
+}
+
+fn unusable_key(file: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorCode::Crypto, format!("unable to load key file '{}': {why}", file.display()))
 }
 
 fn check_owner(key: &Path) -> Result<()> {
@@ -103,5 +112,21 @@ fn check_match(chain: &[CertificateDer<'static>], key: &dyn sign::SigningKey) ->
     match info {
         Ok(info) if info != public.as_ref() => Err(()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_that_can_not_be_read_has_the_number_of_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().display();
+        let error = read_key(dir.path()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Crypto);
+        assert_eq!(error.to_string(), format!("unable to load key file '{name}': [21] Is a directory"));
+        let error = read_key(&dir.path().join("none")).unwrap_err();
+        assert_eq!(error.to_string(), format!("unable to load key file '{name}/none': [2] No such file or directory"));
     }
 }

@@ -12,6 +12,7 @@ use rustls::Connection;
 use rustls_pki_types::CertificateDer;
 
 use super::certificate::Decoded;
+use crate::system_text;
 use crate::tcp::wait_for;
 use crate::{Error, ErrorCode};
 
@@ -169,7 +170,7 @@ impl HandshakeError {
 }
 
 fn service_error(name: &str, why: &dyn std::fmt::Display) -> Error {
-    Error::new(ErrorCode::Service, format!("TLS error of '{name}': {why}"))
+    Error::new(ErrorCode::Service, format!("TLS error of '{name}': {}", system_text(why)))
 }
 
 fn timeout_text(time: Duration, what: &str, name: &str) -> String {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::retry::RetryPolicy;
 use super::thread::{self, caught};
 use super::turn::{Slots, Turn};
+use crate::system_text;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Results per thread that may wait for the calling thread.
@@ -149,7 +150,7 @@ impl<J: Send, R: Send, S> Jobs<'_, J, R, S> {
                 let sender = sender.clone();
                 let body = move || self.work_through(worker, |message| sender.send(message).is_ok());
                 if let Err(error) = thread::start(scope, &format!("worker-{worker}"), body) {
-                    crate::debug!("{started} of {threads} worker threads can be started: {error}");
+                    crate::debug!("{started} of {threads} worker threads can be started: {}", system_text(&error));
                     break;
                 }
                 started += 1;

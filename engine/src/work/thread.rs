@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::log::Inherited;
+use crate::system_text;
 use crate::{Error, ErrorCode, Result};
 
 /// Work on a thread of its own.
@@ -18,7 +19,7 @@ impl<'scope, R: Send + 'scope> Helper<'scope, R> {
         work: impl FnOnce() -> Result<R> + Send + 'scope,
     ) -> Option<Self> {
         start(scope, "helper", work)
-            .inspect_err(|error| crate::debug!("unable to start a thread: {error}"))
+            .inspect_err(|error| crate::debug!("unable to start a thread: {}", system_text(error)))
             .ok()
             .map(Helper)
     }

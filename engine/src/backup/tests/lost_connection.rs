@@ -2,6 +2,7 @@
 
 use crate::expire::ExpireRequest;
 use crate::repo::RepoSettings;
+use crate::restore::RestoreRequest;
 use crate::session::RepoSource;
 use crate::storage::open::{OpenStorage, OpenedStorage};
 
@@ -94,4 +95,38 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
         storage.lock().unwrap().take();
     }
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+}
+
+/// Storage whose connection ends with a call about a path that contains this text.
+fn ending_at(storage: &Arc<dyn RepoStorage>, op: Op, text: &'static str) -> FaultyStorage {
+    let ended = Arc::new(Mutex::new(None::<FaultyStorage>));
+    let ending = Arc::clone(&ended);
+    let faulty = FaultyStorage::new(Arc::clone(storage)).before(move |called, path| {
+        if called == op && path.as_str().contains(text) {
+            ending.lock().unwrap().iter().for_each(FaultyStorage::end);
+        }
+    });
+    *ended.lock().unwrap() = Some(faulty.clone());
+    faulty
+}
+
+#[test]
+fn jobs_were_retried_over_a_connection_that_had_ended() {
+    let world = World::new(None);
+    (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    let begin = Instant::now();
+    let on = |storage: FaultyStorage| Repo { storage: Arc::new(storage), ..world.repo.clone() };
+    let repo = on(ending_at(&world.repo.storage, Op::Write, "base/7/1"));
+    // A retry would be waited for
+    let job_retry_interval = Duration::from_secs(60);
+    let settings = BackupRequest { job_retry_interval, ..world.settings(BackupType::Full) };
+    let error = world.run_on(&repo, settings).unwrap_err();
+    assert!(error.message.starts_with("unexpected EOF") && error.code == ErrorCode::Format, "{error}");
+    world.run(world.settings(BackupType::Full)).unwrap();
+    let repo = on(ending_at(&world.repo.storage, Op::Read, "base/7/1"));
+    let path = world.dir.path().join("restored");
+    let request = RestoreRequest { job_retry_interval, ..RestoreRequest::new(path.to_str().unwrap()) };
+    let error = world.session(&repo).restore(&request).unwrap_err();
+    assert!(error.message.starts_with("unexpected EOF") && error.code == ErrorCode::Format, "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
 }

@@ -13,7 +13,8 @@ use repo_format::pg::control::PgControl;
 use rustix::fs::OFlags;
 
 use super::PgHost;
-use crate::pg::client::{PgClient, PgSettings};
+use crate::pg::PgSettings;
+use crate::pg::client::PgClient;
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::files::LocalFiles;

@@ -21,6 +21,9 @@ struct NoOptions;
 impl ServedOptions for NoOptions {
     fn value(&self, name: &str) -> Result<OptionValue> {
         assert_ne!(name, "panics");
+        if name == "takes long" {
+            std::thread::sleep(Duration::from_secs(2));
+        }
         Ok(OptionValue::Null)
     }
 }
@@ -370,6 +373,38 @@ fn way_that_takes_no_more_ends_the_connection_with_the_reason() {
     let error = server.serve(first).unwrap_err();
     assert_eq!(error.code, ErrorCode::FileWrite);
     assert!(error.message.starts_with("unable to write frame"), "{error}");
+}
+
+#[test]
+fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
+    let cancel = CancelToken::new();
+    let (sender, frames) = channel();
+    let options = Call::Options(OptionsRequest { names: vec!["takes long"] });
+    sender.send(Ok(data(0, &options.encode(2, Dialect::NEWEST).to_vec()))).unwrap();
+    let got = Got::default();
+    let mut first = served(&cancel);
+    let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
+    first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    let input = Cursor::new(offer(0)).chain(Later(frames, Vec::new()));
+    let server = Server::greet(input, got.clone()).unwrap();
+    std::thread::scope(|scope| {
+        let serves = scope.spawn(move || server.serve(first));
+        std::thread::sleep(Duration::from_millis(300));
+        cancel.cancel_by_signal(15);
+        sender.send(Err(cancel.check().unwrap_err())).unwrap();
+        let text = "terminated on signal [SIGTERM]";
+        while !has_text(&got.0.lock().unwrap(), text) {
+            assert!(!serves.is_finished());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!serves.is_finished(), "it is still at work");
+        assert_eq!(serves.join().unwrap().unwrap_err().code, ErrorCode::Term);
+        // Nothing follows
+        let all = got.0.lock().unwrap();
+        let end = frame(FrameKind::End, 0);
+        assert!(all.ends_with(&end));
+        assert_eq!(all.windows(text.len()).filter(|window| *window == text.as_bytes()).count(), 1);
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use protocol::filter::{Codec, Filter};
+use protocol::message::NoSpace;
 use protocol::options::OptionValue;
 use protocol::storage::{FileRange, LinkRequest, LinkType, ReadManyRequest, WriteRequest};
 
@@ -20,6 +21,11 @@ impl ServedOptions for NoOptions {
 
 /// Serves a repository to a client of one stanza, in blocks of four bytes.
 fn handlers(path: &Path) -> Handlers {
+    handlers_for(path, Capabilities::default())
+}
+
+/// The same for a client with these capabilities.
+fn handlers_for(path: &Path, capabilities: Capabilities) -> Handlers {
     fs::create_dir_all(path.join("backup/demo")).unwrap();
     let repository = ServedRepository {
         storage: Box::new(PosixSettings { path: path.to_owned(), symlinks: true }),
@@ -29,7 +35,7 @@ fn handlers(path: &Path) -> Handlers {
     };
     let mut served = Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), CancelToken::new());
     served.block_bytes = 4;
-    let mut handlers = Handlers::new(served, Capabilities::default());
+    let mut handlers = Handlers::new(served, capabilities);
     handlers.handle(&Call::Features, 0).unwrap();
     handlers
 }
@@ -48,6 +54,19 @@ fn write<'a>(path: &'a str, filters: Vec<Filter<'a>>) -> Call<'a> {
         is_atomic: filters.is_empty(),
         filters,
     })
+}
+
+#[test]
+fn client_that_knows_it_is_told_of_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Error::from_io(ErrorCode::FileWrite, "unable to write 'x'", rustix::io::Errno::NOSPC.into());
+    let other = Error::new(ErrorCode::FileWrite, full.message.clone());
+    let own = handlers_for(dir.path(), Capabilities::own());
+    assert_eq!(own.error_answer(&full).no_space, Some(NoSpace::Certain));
+    assert_eq!(own.error_answer(&other).no_space, None);
+    let pgbackrest = handlers(dir.path()).error_answer(&full);
+    assert_eq!(pgbackrest, ErrorAnswer::from(&full));
+    assert_eq!(pgbackrest.no_space, None);
 }
 
 fn code(result: Result<Reply>) -> Option<ErrorCode> {

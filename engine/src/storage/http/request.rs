@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::service::{Connector, receive};
 use super::xml::Element;
 use super::{HttpSettings, backoff};
+use crate::system_text;
 use crate::work::backoff::{Backoff, Pauses};
 use crate::{Error, ErrorCode, Result};
 
@@ -103,9 +104,9 @@ pub(crate) fn own_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opt
 
 /// Returns an error and its causes in one line, without repetitions.
 pub(crate) fn causes_text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = shown(&error.to_string()).to_owned();
+    let mut text = shown(&system_text(error)).to_owned();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
-        let more = cause.to_string();
+        let more = system_text(cause);
         let more = shown(&more);
         if !text.contains(more) {
             text = format!("{text}: {more}");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ::protocol::message::NoSpace;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +23,7 @@ const PACKETS_WAITING_MAX: usize = 64;
 
 const FSYNC: &str = "fsync@openssh.com";
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
+const STATVFS: &str = "statvfs@openssh.com";
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
@@ -45,6 +47,16 @@ impl SftpFailure {
     /// Returns whether a file or directory was missing.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, SftpFailure::Status { code: status::NO_SUCH_FILE | status::NO_SUCH_PATH, .. })
+    }
+
+    /// Returns what this says about the space of the server if a write failed with it. Servers of OpenSSH have no other
+    /// status for a full disk than for anything else.
+    pub(super) fn no_space(&self) -> Option<NoSpace> {
+        match self {
+            SftpFailure::Status { code: status::NO_SPACE | status::QUOTA_EXCEEDED, .. } => Some(NoSpace::Certain),
+            SftpFailure::Status { code: status::FAILURE, .. } => Some(NoSpace::Possible),
+            _ => None,
+        }
     }
 
     /// Returns whether this may mean that the target already exists: most servers only say "failure" for it.
@@ -118,7 +130,7 @@ impl Pending {
     /// Waits for the request's success.
     pub(super) async fn done(self) -> Done<()> {
         match self.response().await? {
-            Response::Status { code: status::OK, .. } | Response::Extended => Ok(()),
+            Response::Status { code: status::OK, .. } | Response::Extended(_) => Ok(()),
             other => Err(unexpected(other)),
         }
     }
@@ -140,6 +152,7 @@ pub(super) struct Client {
     time_out: Duration,
     fsync: bool,
     posix_rename: bool,
+    statvfs: bool,
 }
 
 impl Client {
@@ -187,6 +200,7 @@ impl Client {
             time_out,
             fsync: offered(FSYNC),
             posix_rename: offered(POSIX_RENAME),
+            statvfs: offered(STATVFS),
         })
     }
 
@@ -278,6 +292,17 @@ impl Client {
         let kind = if follow_link { kind::STAT } else { kind::LSTAT };
         match self.ask(Request::new(kind).bytes(path.as_bytes())).await? {
             Response::Attributes(attributes) => Ok(attributes),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Returns whether the file system of this path has no space left; `None` if the server can't tell.
+    pub(super) async fn is_exhausted(&self, path: &str) -> Done<Option<bool>> {
+        if !self.statvfs {
+            return Ok(None);
+        }
+        match self.ask(Request::extended(STATVFS).bytes(path.as_bytes())).await? {
+            Response::Extended(answer) => protocol::is_exhausted(answer).map(Some).map_err(|_| SftpFailure::Protocol),
             other => Err(unexpected(other)),
         }
     }

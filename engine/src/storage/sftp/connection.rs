@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::SftpSettings;
 use super::client::{Client, SftpFailure, Transport};
 use super::host_key::{self, HostKeyCheck, KnownHosts, Verdict};
+use crate::system_text;
 use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
 
@@ -74,7 +75,8 @@ pub(super) async fn connect(settings: &SftpSettings) -> Result<Client> {
             }
             Err(SessionError::Refused(error)) => return Err(error),
             Err(SessionError::Ssh(error)) => {
-                let text = format!("unable to connect to SFTP server '{}': {error}", settings.address());
+                let text =
+                    format!("unable to connect to SFTP server '{}': {}", settings.address(), system_text(&error));
                 return Err(refused.unwrap_or_else(|| service(text).cause(error)));
             }
         }
@@ -125,7 +127,7 @@ fn private_key(settings: &SftpSettings) -> Result<Arc<PrivateKey>> {
     if let Some(public) = &settings.public_key_file {
         let public = expand(settings, public);
         let loaded = load_public_key(&public).map_err(|error| {
-            service(format!("unable to load public key '{}': {error}", public.display())).cause(error)
+            service(format!("unable to load public key '{}': {}", public.display(), system_text(&error))).cause(error)
         })?;
         if loaded.public_key_bytes() != key.public_key_bytes() {
             let (public, private) = (public.display(), file.display());
@@ -239,7 +241,7 @@ impl Transport for SshTransport {
     fn cut(&self) {
         // Discards what waits in the socket, even if the session would close it only later or not at all
         if let Err(error) = rustix::net::connect_unspec(&self.socket) {
-            crate::debug!("unable to shut down SFTP connection: {error}");
+            crate::debug!("unable to shut down SFTP connection: {}", system_text(&error));
             // Not every system supports that; at least nothing more is sent
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }
@@ -288,7 +290,7 @@ async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
             Ok(Ok(socket)) => {
                 // Small requests must not wait for more data. Without this option they are late, not wrong.
                 if let Err(error) = socket.set_nodelay(true) {
-                    crate::debug!("unable to set TCP_NODELAY: {error}");
+                    crate::debug!("unable to set TCP_NODELAY: {}", system_text(&error));
                 }
                 return Ok(socket);
             }
@@ -327,7 +329,7 @@ async fn authenticate(settings: &SftpSettings, key: Arc<PrivateKey>, session: &m
     match tokio::time::timeout(settings.io_timeout, log_in).await {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => Err(failed(String::new())),
-        Ok(Err(error)) => Err(failed(format!(": {error}")).cause(error)),
+        Ok(Err(error)) => Err(failed(format!(": {}", system_text(&error))).cause(error)),
         Err(_) => Err(failed(": timeout".into())),
     }
 }
@@ -340,7 +342,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
         channel.request_subsystem(true, "sftp").await?;
         loop {
             match channel.wait().await {
-                Some(ChannelMsg::Success) => return Ok(Some(channel)),
+                Some(ChannelMsg::Success) => return Ok::<_, russh::Error>(Some(channel)),
                 Some(ChannelMsg::Failure | ChannelMsg::Close | ChannelMsg::Eof) | None => return Ok(None),
                 Some(_) => {}
             }
@@ -349,7 +351,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
     let channel = match tokio::time::timeout(settings.io_timeout, open).await {
         Ok(Ok(Some(channel))) => channel,
         Ok(Ok(None)) => return Err(failed("the server offers no SFTP".into())),
-        Ok(Err(error)) => return Err(failed(russh::Error::to_string(&error)).cause(error)),
+        Ok(Err(error)) => return Err(failed(system_text(&error)).cause(error)),
         Err(_) => return Err(failed("timeout".into())),
     };
     let transport = Box::new(SshTransport { _session: session, socket });

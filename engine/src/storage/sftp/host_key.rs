@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::system_text;
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -93,7 +94,7 @@ impl KnownHosts {
                     all.add(&text);
                     crate::detail!("known hosts file '{name}' was read");
                 }
-                Err(error) => crate::detail!("unable to read known hosts file '{name}': {error}"),
+                Err(error) => crate::detail!("unable to read known hosts file '{name}': {}", system_text(&error)),
             }
         }
         all
@@ -216,7 +217,8 @@ pub(super) fn learn(file: &Path, host: &str, port: u16, key_type: &str, key: &[u
         Ok(()) => crate::warn!("added new host '{host}' to '{name}'"),
         Err(error) => {
             crate::warn!(
-                "unable to write '{name}' for update: {error}\nHINT: does '{name}' exist with proper permissions?"
+                "unable to write '{name}' for update: {}\nHINT: does '{name}' exist with proper permissions?",
+                system_text(&error)
             );
         }
     }

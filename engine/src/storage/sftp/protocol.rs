@@ -53,6 +53,8 @@ pub(super) mod status {
     pub(crate) const FAILURE: u32 = 4;
     pub(crate) const NO_SUCH_PATH: u32 = 10;
     pub(crate) const FILE_ALREADY_EXISTS: u32 = 11;
+    pub(crate) const NO_SPACE: u32 = 14;
+    pub(crate) const QUOTA_EXCEEDED: u32 = 15;
 }
 
 /// Returns the name of a status as in pgBackRest's messages. Those from 9 on belong to later versions of the protocol,
@@ -140,7 +142,7 @@ pub(crate) enum Response {
     /// Attributes of a file.
     Attributes(SftpAttributes),
     /// An extension's own answer.
-    Extended,
+    Extended(Bytes),
 }
 
 /// A request under construction.
@@ -268,10 +270,23 @@ pub(crate) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> 
             Response::Names(names)
         }
         kind::ATTRS => Response::Attributes(take_attributes(&mut packet)?),
-        kind::EXTENDED_REPLY => Response::Extended,
+        kind::EXTENDED_REPLY => Response::Extended(packet),
         _ => return Err(Malformed),
     };
     Ok((id, response))
+}
+
+/// Parses the answer of `statvfs@openssh.com`: whether the file system has no block left for others than root, or no room
+/// for another file.
+pub(crate) fn is_exhausted(mut answer: Bytes) -> Result<bool, Malformed> {
+    // Sizes of blocks and fragments, blocks, free blocks, those for others than root, files, free ones, those for others
+    let mut numbers = [0; 8];
+    for number in &mut numbers {
+        *number = take_u64(&mut answer)?;
+    }
+    let [_, _, blocks, _, blocks_left, files, _, files_left] = numbers;
+    // Some file systems have no limits, and 0 of all
+    Ok(blocks > 0 && blocks_left == 0 || files > 0 && files_left == 0)
 }
 
 /// Parses the answer to the first packet: the version and the names of the extensions.
@@ -322,6 +337,21 @@ mod tests {
         let expected = SftpAttributes { size: Some(1 << 40), mode: Some(0o100640), modified: Some(2) };
         let names = vec![(Bytes::from_static(b"file"), expected)];
         assert_eq!(response(packet.freeze()), Ok((9, Response::Names(names))));
+    }
+
+    #[test]
+    fn file_system_without_blocks_or_files_left_is_exhausted() {
+        let answer = |numbers: [u64; 8]| {
+            let mut bytes = BytesMut::new();
+            numbers.into_iter().chain([0, 0, 255]).for_each(|number| bytes.put_u64(number));
+            is_exhausted(bytes.freeze())
+        };
+        assert_eq!(answer([4096, 4096, 100, 20, 10, 50, 9, 9]), Ok(false));
+        assert_eq!(answer([4096, 4096, 100, 20, 0, 50, 9, 9]), Ok(true));
+        assert_eq!(answer([4096, 4096, 100, 20, 10, 50, 9, 0]), Ok(true));
+        assert_eq!(answer([4096, 4096, 100, 20, 10, 0, 0, 0]), Ok(false));
+        assert_eq!(answer([4096, 4096, 0, 0, 0, 0, 0, 0]), Ok(false));
+        assert_eq!(is_exhausted(Bytes::from_static(&[0; 63])), Err(Malformed));
     }
 
     #[test]

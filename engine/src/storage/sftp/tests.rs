@@ -1,7 +1,9 @@
+use ::protocol::message::NoSpace;
 use futures_util::{StreamExt, stream};
 
 use super::*;
 use crate::storage::PATH_SIZE_MAX_BYTES;
+use crate::storage::full::no_space;
 
 fn path(text: &str) -> RepoPath {
     RepoPath::new(text).unwrap()
@@ -114,15 +116,26 @@ fn a_request_without_answer_ends_the_connection() {
     });
 }
 
-/// A server where every directory contains another directory. Returns the length of the longest requested path.
-async fn endless(stream: tokio::io::DuplexStream) -> usize {
+fn text(text: &[u8]) -> Vec<u8> {
+    [&(text.len() as u32).to_be_bytes()[..], text].concat()
+}
+
+/// The answer with a status: its type and content.
+fn status_of(code: u32) -> (u8, Vec<u8>) {
+    (protocol::kind::STATUS, [&code.to_be_bytes()[..], &text(b""), &text(b"")].concat())
+}
+
+/// A server with these extensions. `answer` gets the type and the content of each request.
+async fn serve(
+    stream: tokio::io::DuplexStream,
+    extensions: &[&str],
+    mut answer: impl FnMut(u8, &[u8]) -> (u8, Vec<u8>),
+) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut receiver, mut sender) = tokio::io::split(stream);
-    sender.write_all(&[0, 0, 0, 5, 2, 0, 0, 0, 3]).await.unwrap();
-    let (mut longest, mut is_read) = (0, std::collections::HashSet::new());
-    let text = |text: &[u8]| [&(text.len() as u32).to_be_bytes()[..], text].concat();
-    let attributes = [4u32.to_be_bytes(), 0o040_750u32.to_be_bytes()].concat();
-    let status = |code: u32| (protocol::kind::STATUS, [&code.to_be_bytes()[..], &text(b""), &text(b"")].concat());
+    let pairs = extensions.iter().flat_map(|name| [text(name.as_bytes()), text(b"1")]);
+    let hello = [vec![2, 0, 0, 0, 3], pairs.flatten().collect()].concat();
+    sender.write_all(&text(&hello)).await.unwrap();
     while let Ok(size) = receiver.read_u32().await {
         let mut packet = vec![0; size as usize];
         if receiver.read_exact(&mut packet).await.is_err() {
@@ -131,9 +144,23 @@ async fn endless(stream: tokio::io::DuplexStream) -> usize {
         if packet[0] == protocol::kind::INIT {
             continue;
         }
-        let (kind, id, argument) = (packet[0], &packet[1..5], &packet[9..]);
+        let (kind, body) = answer(packet[0], &packet[5..]);
+        let answer = [&[kind][..], &packet[1..5], &body].concat();
+        // The client has ended while its last request, which needs no answer, is answered
+        if sender.write_all(&text(&answer)).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// A server where every directory contains another directory. Returns the length of the longest requested path.
+async fn endless(stream: tokio::io::DuplexStream) -> usize {
+    let (mut longest, mut is_read) = (0, std::collections::HashSet::new());
+    let attributes = [4u32.to_be_bytes(), 0o040_750u32.to_be_bytes()].concat();
+    serve(stream, &[], |kind, content| {
+        let argument = &content[4..];
         longest = longest.max(argument.len());
-        let (kind, body) = match kind {
+        match kind {
             protocol::kind::OPENDIR => (protocol::kind::HANDLE, text(argument)),
             protocol::kind::READDIR if is_read.insert(argument.to_owned()) => {
                 // The first name is long, so that the limit is reached soon
@@ -141,17 +168,55 @@ async fn endless(stream: tokio::io::DuplexStream) -> usize {
                 let name = [&1u32.to_be_bytes()[..], &text(name.as_bytes()), &text(b""), &attributes].concat();
                 (protocol::kind::NAME, name)
             }
-            protocol::kind::READDIR => status(1),
+            protocol::kind::READDIR => status_of(1),
             protocol::kind::LSTAT => (protocol::kind::ATTRS, attributes.clone()),
-            _ => status(0),
-        };
-        let answer = [&[kind][..], id, &body].concat();
-        // The client has ended while its last request, which needs no answer, is answered
-        if sender.write_all(&text(&answer)).await.is_err() {
-            break;
+            _ => status_of(0),
         }
-    }
+    })
+    .await;
     longest
+}
+
+/// Writes a file to a server that answers a request of this type with this status, and may tell how many blocks are left.
+/// Returns what the error says about its space.
+fn written(failing: u8, code: u32, blocks_left: Option<u64>) -> Option<NoSpace> {
+    let (server, stream) = tokio::io::duplex(1 << 20);
+    let storage = SftpStorage::new(settings()).unwrap();
+    let runtime = network::handle().unwrap();
+    runtime.spawn(async move {
+        let extensions: &[&str] = if blocks_left.is_some() { &["statvfs@openssh.com"] } else { &[] };
+        let numbers = [4096, 4096, 100, 50, blocks_left.unwrap_or(0), 9, 9, 9, 0, 0, 255];
+        let answer = |kind, _: &[u8]| match kind {
+            kind if kind == failing => status_of(code),
+            protocol::kind::OPEN => (protocol::kind::HANDLE, text(b"handle")),
+            protocol::kind::EXTENDED => {
+                (protocol::kind::EXTENDED_REPLY, numbers.iter().flat_map(|number| number.to_be_bytes()).collect())
+            }
+            _ => status_of(0),
+        };
+        serve(server, extensions, answer).await;
+    });
+    let client = runtime.block_on(Client::start(stream, Duration::from_secs(60), Box::new(Cuts::default())));
+    storage.0.connection.try_lock().unwrap().client = Some(Arc::new(client.ok().unwrap()));
+    let error = crate::storage::put(&storage, &path("x"), b"data", WriteOptions::ATOMIC).unwrap_err();
+    assert!(error.message.contains(&format!("sftp error [{code}] ")), "{error}");
+    no_space(&error)
+}
+
+#[test]
+fn status_for_any_failure_is_a_full_disk_only_if_the_server_confirms_it() {
+    let write = |code, blocks_left| written(protocol::kind::WRITE, code, blocks_left);
+    assert_eq!(write(4, Some(0)), Some(NoSpace::Certain));
+    // There may be a quota
+    assert_eq!(write(4, Some(20)), Some(NoSpace::Possible));
+    assert_eq!(write(4, None), Some(NoSpace::Possible));
+    assert_eq!((write(14, Some(20)), write(15, None)), (Some(NoSpace::Certain), Some(NoSpace::Certain)));
+    assert_eq!(write(3, Some(0)), None);
+    for step in [protocol::kind::OPEN, protocol::kind::CLOSE] {
+        assert_eq!(written(step, 4, Some(0)), Some(NoSpace::Certain));
+        assert_eq!(written(step, 4, Some(20)), None);
+        assert_eq!(written(step, 4, None), None);
+    }
 }
 
 #[test]

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use ::protocol::message::NoSpace;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 
 use super::client::{Client, Pending, SftpFailure};
 use super::protocol::{SftpAttributes, open};
 use super::{Shared, create_path, parent};
+use crate::storage::full::with_no_space;
 use crate::storage::posix::{FILE_MODE, wrong_size};
 use crate::storage::{RepoWriter, WriteOptions, temporary};
 use crate::{ErrorCode, Result};
@@ -18,6 +20,20 @@ use crate::{ErrorCode, Result};
 const CHUNK_SIZE_BYTES: usize = 32 * 1024;
 /// Requests in flight for one file: 2 MiB.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// Returns what the failure of a step of a write says about the space of the server. Where it may mean anything, the file
+/// system of `path` is asked. If that has space, there may be a quota; other steps than the write itself rarely fail for it.
+async fn no_space(shared: &Shared, path: &str, code: ErrorCode, failure: &SftpFailure) -> Option<NoSpace> {
+    let said = failure.no_space()?;
+    if said == NoSpace::Certain {
+        return Some(said);
+    }
+    let asked = shared.repeat(|client| async move { client.is_exhausted(path).await }).await;
+    match asked {
+        Ok(Some(true)) => Some(NoSpace::Certain),
+        _ => Some(said).filter(|_| code == ErrorCode::FileWrite),
+    }
+}
 
 /// A file being written. A lost connection ends it, because it is unknown what the server has.
 pub(super) struct SftpWriter {
@@ -79,7 +95,9 @@ impl SftpWriter {
         }));
         let (client, handle) = opened.map_err(|failure| {
             let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
-            shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
+            let error = shared.error(code, &format!("unable to open file '{path}' for write"), &failure);
+            let directory = parent(name).unwrap_or(name);
+            with_no_space(error, shared.runtime.block_on(no_space(&shared, directory, code, &failure)))
         })?;
         let abandoned = std::mem::take(&mut *shared.abandoned());
         if !abandoned.is_empty() {
@@ -105,8 +123,14 @@ impl SftpWriter {
         })
     }
 
-    fn fail(&self, code: ErrorCode, message: &str, failure: &SftpFailure) -> crate::Error {
+    fn error(&self, code: ErrorCode, message: &str, failure: &SftpFailure) -> crate::Error {
         self.shared.error(code, &message.replace("{}", &self.path_open), failure)
+    }
+
+    /// The error of a failed write, which also tells whether the server has space left.
+    async fn fail(&self, code: ErrorCode, message: &str, failure: &SftpFailure) -> crate::Error {
+        let said = no_space(&self.shared, &self.path_open, code, failure).await;
+        with_no_space(self.error(code, message, failure), said)
     }
 
     /// Sends the buffer. Waits only while too much is in flight.
@@ -191,12 +215,12 @@ impl SftpWriter {
         if !self.options.atomic {
             let (done, found) = join(self.close(), look).await;
             if let Err((code, message, failure)) = done {
-                return Err(self.fail(code, message, &failure));
+                return Err(self.fail(code, message, &failure).await);
             }
             return self.check_size(found).await;
         }
         if let Err((code, message, failure)) = self.close().await {
-            return Err(self.fail(code, message, &failure));
+            return Err(self.fail(code, message, &failure).await);
         }
         let (done, found) = join(self.rename(), look).await;
         done.map_err(|failure| {
@@ -213,9 +237,12 @@ impl Write for SftpWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.buffer.len() >= CHUNK_SIZE_BYTES {
             let runtime = self.shared.runtime.clone();
-            runtime
-                .block_on(self.send())
-                .map_err(|failure| self.fail(ErrorCode::FileWrite, "unable to write '{}'", &failure))?;
+            runtime.block_on(async {
+                match self.send().await {
+                    Ok(()) => Ok(()),
+                    Err(failure) => Err(self.fail(ErrorCode::FileWrite, "unable to write '{}'", &failure).await),
+                }
+            })?;
         }
         let size = data.len().min(CHUNK_SIZE_BYTES - self.buffer.len());
         self.buffer.extend_from_slice(&data[..size]);
@@ -260,7 +287,7 @@ impl Drop for SftpWriter {
         });
         // A temporary file that stays is harmless; a later run removes it
         if let Err(failure) = done {
-            let error = self.fail(ErrorCode::FileRemove, "unable to remove file '{}'", &failure);
+            let error = self.error(ErrorCode::FileRemove, "unable to remove file '{}'", &failure);
             crate::debug!("{}", error.message);
         }
     }

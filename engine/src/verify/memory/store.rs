@@ -11,6 +11,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use super::format::{self, FILE_BYTES_MAX};
 use super::{CLOCK_AHEAD_MAX, FileKey, Memory, Record};
 use crate::storage::{self, EntryKind, ReadRange, WriteOptions};
+use crate::system_text;
 use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Repo, Result, detail, warn};
 
@@ -221,8 +222,9 @@ fn names(repo: &Repo, dir: &RepoPath) -> Result<Vec<String>> {
 /// Returns a name that is used once, without a suffix.
 fn file_name() -> Result<String> {
     let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {}", system_text(&error)))
+    })?;
     let time = Timestamp::now().strftime("%Y%m%d-%H%M%SZ");
     Ok(format!("{time}-{:016x}", u64::from_be_bytes(random)))
 }
