@@ -435,6 +435,11 @@ impl Connection {
         end.to_error()
     }
 
+    /// The error for an answer that is not what was asked for.
+    pub(crate) fn refuse(&self, why: &str) -> Error {
+        Error::new(ErrorCode::Protocol, format!("{}: {why}", self.name)).cause(PeerFault)
+    }
+
     /// Ends the connection at once with this error.
     pub(crate) fn fail(&self, error: &Error) {
         self.end(&End { code: error.code, message: format!("{}: {}", self.name, error.message), hints: Vec::new() });

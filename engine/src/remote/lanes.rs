@@ -15,6 +15,8 @@ use crate::{CancelToken, Error, Result};
 /// The most connections. More requests at a time do not make a disk faster.
 const LANES_MAX: usize = 32;
 
+/// The most connections that are replaced after they have ended. A host that ends each one can't serve more.
+const LOST_MAX: usize = 16;
 /// How often a wait looks for a cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -39,8 +41,8 @@ struct More {
 #[derive(Debug, Default)]
 struct State {
     lanes: Vec<Lane>,
-    /// The number of connections that were begun, also without success.
-    begun: usize,
+    /// The number of connections that have ended.
+    lost: usize,
     is_opening: bool,
     /// The host has no channels, or no more of them.
     has_no_channels: bool,
@@ -61,12 +63,14 @@ enum Work {
 #[derive(Clone, Debug)]
 struct Lane {
     connection: Arc<Connection>,
+    /// Whose settings it has; 0 for the connection of the command itself.
+    number: usize,
     users: Arc<()>,
 }
 
 impl Lane {
-    fn new(connection: Arc<Connection>) -> Self {
-        Lane { connection, users: Arc::new(()) }
+    fn new(connection: Arc<Connection>, number: usize) -> Self {
+        Lane { connection, number, users: Arc::new(()) }
     }
 
     fn users(&self) -> usize {
@@ -119,7 +123,7 @@ impl Lanes {
     /// The host at the other end of a connection. `processes` are the settings of its process, and of those that may be started
     /// besides.
     pub(crate) fn new(first: Arc<Connection>, processes: Vec<RemoteSettings>) -> Self {
-        Lanes { first: Lane::new(first), more: Arc::default(), carriers: Carriers::default(), processes }
+        Lanes { first: Lane::new(first, 0), more: Arc::default(), carriers: Carriers::default(), processes }
     }
 
     /// The connection of the command itself.
@@ -164,17 +168,20 @@ impl Lanes {
     }
 
     fn choose(&self, state: &mut State, work: Work) -> Choice {
+        let before = state.lanes.len();
         state.lanes.retain(|lane| !lane.connection.has_ended());
+        state.lost += before - state.lanes.len();
         let first = (work == Work::Files).then_some(&self.first);
         let least = first.into_iter().chain(&state.lanes).min_by_key(|lane| lane.users());
         let is_last = state.has_failed || (work == Work::Files && state.has_no_channels);
         let most = self.processes.len().min(LANES_MAX);
-        let may_open = !state.is_opening && !is_last && state.begun + 1 < most;
-        match least {
-            Some(least) if least.users() == 0 || !may_open => Choice::Lane(self.used(least, None)),
-            _ if may_open => {
-                (state.begun, state.is_opening) = (state.begun + 1, true);
-                Choice::Open(state.begun)
+        let next = (1..most).find(|number| state.lanes.iter().all(|lane| lane.number != *number));
+        let next = next.filter(|_| !state.is_opening && !is_last && state.lost <= LOST_MAX);
+        match (least, next) {
+            (Some(least), next) if least.users() == 0 || next.is_none() => Choice::Lane(self.used(least, None)),
+            (_, Some(number)) => {
+                state.is_opening = true;
+                Choice::Open(number)
             }
             _ if state.is_opening || state.first_computes => Choice::Wait,
             _ => {
@@ -196,7 +203,6 @@ impl Lanes {
                 Some(used)
             }
             Ok(None) => {
-                state.begun -= 1;
                 state.has_no_channels = true;
                 None
             }
@@ -224,7 +230,7 @@ impl Lanes {
             _ => return Ok(None),
         };
         connection.features()?;
-        Ok(Some(Lane::new(connection)))
+        Ok(Some(Lane::new(connection, number)))
     }
 }
 
@@ -345,6 +351,29 @@ mod tests {
             lanes.first().give_up();
             assert!(next.join().unwrap());
         });
+    }
+
+    #[test]
+    fn channel_that_was_lost_was_not_replaced() {
+        let (_dir, lanes) = lanes(1, true);
+        for _ in 0..LOST_MAX {
+            let held = [lanes.take().unwrap(), lanes.take().unwrap()];
+            let other = held.iter().find(|lane| !is_first(&lanes, lane)).unwrap();
+            other.connection().call(&Call::Noop).unwrap();
+            other.connection().give_up();
+            assert!(!is_first(&lanes, &lanes.take_to_compute(&CancelToken::new()).unwrap()));
+        }
+        // There is an end to it
+        let held = [lanes.take().unwrap(), lanes.take().unwrap()];
+        assert_eq!(held.iter().filter(|lane| !is_first(&lanes, lane)).count(), 1);
+        held.iter().for_each(|lane| {
+            if !is_first(&lanes, lane) {
+                lane.connection().give_up()
+            }
+        });
+        let held = [lanes.take().unwrap(), lanes.take().unwrap()];
+        assert!(held.iter().all(|lane| is_first(&lanes, lane)));
+        assert!(is_first(&lanes, &lanes.take_to_compute(&CancelToken::new()).unwrap()));
     }
 
     #[test]

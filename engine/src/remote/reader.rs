@@ -129,11 +129,16 @@ impl RemoteReader {
         self.chunk.len() > 0 || !self.session.is_open || self.has_failed
     }
 
+    /// The error for a server that sends more than it was asked for.
+    pub(crate) fn sent_more(&self) -> Error {
+        self.session.connection.refuse("server sent more bytes than it was asked for")
+    }
+
     /// Takes a chunk, and asks for the next ones.
     fn accept(&mut self, data: ReceivedPart) -> Result<()> {
         let size = data.len() as u64;
         if size > self.left {
-            return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
+            return Err(self.sent_more());
         }
         self.left -= size;
         self.chunk = data;

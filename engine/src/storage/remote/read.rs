@@ -6,8 +6,8 @@ use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Decompressor};
 
 use super::super::RepoReader;
+use crate::Result;
 use crate::remote::RemoteReader;
-use crate::{Error, ErrorCode, Result};
 
 impl RepoReader for RemoteReader {
     fn is_ready(&self) -> bool {
@@ -46,8 +46,7 @@ impl Read for PlainReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
         let left = self.left.checked_sub(read as u64);
-        self.left =
-            left.ok_or_else(|| Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"))?;
+        self.left = left.ok_or_else(|| self.stream.get_ref().sent_more())?;
         Ok(read)
     }
 }
