@@ -74,6 +74,26 @@ impl RetryPolicy {
     }
 }
 
+/// How often [`patiently`] repeats a failed read.
+const READ_RETRIES: u32 = 3;
+/// Its pause before all retries but the first.
+const READ_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
+
+/// Reads, again if that fails for a reason that may pass. For a file that a command needs only at its end, when much would be
+/// lost.
+///
+/// # Errors
+/// The error of the first try, or one about the content of what is read.
+pub(crate) fn patiently<R>(read: impl FnMut() -> Result<R>) -> Result<R> {
+    let pause = |time| {
+        std::thread::sleep(time);
+        Ok(())
+    };
+    let policy = RetryPolicy::new(READ_RETRIES, READ_INTERVAL)
+        .with_final(|error, pause| is_lasting_locally(error) && !pause.is_zero());
+    policy.run_to_answer(pause, is_about_content, read)
+}
+
 /// A retry can't help after a signal or a broken invariant.
 fn is_always_final(error: &Error) -> bool {
     matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
