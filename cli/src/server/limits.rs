@@ -49,7 +49,7 @@ impl SessionLimits {
     fn within(files: u64) -> Self {
         let all = (files / 4 * 3 / FILES_OF_SESSION).clamp(1, ALL_MAX);
         // One client leaves room for others
-        let share = |max| usize::try_from((all * max / ALL_MAX).max(1)).unwrap_or(usize::MAX);
+        let share = |max: u64| usize::try_from((all * max / ALL_MAX).max(1)).unwrap_or(usize::MAX);
         SessionLimits {
             of_client: share(OF_CLIENT_MAX),
             all: share(ALL_MAX),

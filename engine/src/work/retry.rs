@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::{Error, ErrorCode, Result};
 
 /// When a failed step is repeated.
@@ -196,12 +198,25 @@ pub(crate) fn is_about_content(error: &Error) -> bool {
 
 /// Returns whether the system refuses to open or read a file because of what the file or its path is.
 pub(crate) fn is_refused(error: &Error) -> bool {
-    use rustix::io::Errno;
+    errno_of_read(error).is_some_and(|errno| REFUSALS.contains(&errno))
+}
 
-    let source = error.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
-    let Some(errno) = source.and_then(Errno::from_io_error) else { return false };
-    matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead)
-        && [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG].contains(&errno)
+/// Returns whether the system can't open or read a file, and will not be able to later: it refuses, or what is stored can't be
+/// read.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    errno_of_read(error).is_some_and(|errno| REFUSALS.contains(&errno) || BROKEN.contains(&errno))
+}
+
+/// The errors of a system that refuses.
+const REFUSALS: [Errno; 6] = [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG];
+/// The errors of a broken disk or file system. Linux has two of its own for file systems: a structure that is damaged
+/// (`EUCLEAN`), and a wrong checksum (`EBADMSG`).
+const BROKEN: [Errno; 6] = [Errno::IO, Errno::NODATA, Errno::REMOTEIO, Errno::ILSEQ, Errno::UCLEAN, Errno::BADMSG];
+
+/// The system's error for a file that can't be opened or read.
+fn errno_of_read(error: &Error) -> Option<Errno> {
+    let source = error.source.as_deref()?.downcast_ref::<std::io::Error>()?;
+    Errno::from_io_error(source).filter(|_| matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead))
 }
 
 #[cfg(test)]
@@ -307,5 +322,8 @@ mod tests {
         assert!(is_lasting_locally(&error(rustix::io::Errno::ACCESS)));
         assert!(is_lasting_locally(&error(rustix::io::Errno::ISDIR)));
         assert!(!is_lasting_locally(&error(rustix::io::Errno::IO)));
+        assert!(is_unreadable(&error(Errno::IO)) && is_unreadable(&error(Errno::ACCESS)));
+        // Neither says anything about the file
+        assert!(!is_unreadable(&error(Errno::MFILE)) && !is_unreadable(&error(Errno::STALE)));
     }
 }
