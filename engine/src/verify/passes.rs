@@ -194,7 +194,7 @@ impl Passes<'_> {
                     false => checker.check(&storage, &job.check, cancel),
                 };
                 let pause = |interval| connected().and_then(|()| turn.waiting(|| cancel.sleep(interval)));
-                let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
+                let result = unopened.check(&job.check, || task.crew.retry.run_to_finding(pause, is_answer, check));
                 cancel.check()?;
                 if result.is_err() {
                     connected()?;

@@ -185,3 +185,21 @@ fn jobs_were_retried_over_a_connection_that_had_ended() {
     assert!(error.message.starts_with("unexpected EOF") && error.code == ErrorCode::Format, "{error}");
     assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
 }
+
+#[test]
+fn file_and_copy_that_a_lost_connection_kept_unread_counted_as_damaged() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let storage = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+    let load = || {
+        let manifest = manifest_store::load(&repo, &stanza(), &label, &Cipher::None).map(drop);
+        let archive = info_files::load_archive_info(&repo, &stanza()).map(drop);
+        [manifest, archive, info_files::load_backup_info(&repo, &stanza()).map(drop)]
+    };
+    assert!(load().iter().all(Result::is_ok));
+    storage.end();
+    for error in load().into_iter().map(Result::unwrap_err) {
+        assert!(error.code == ErrorCode::Format && !crate::work::retry::is_about_content(&error), "{error}");
+    }
+}
