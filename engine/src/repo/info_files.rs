@@ -15,7 +15,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use super::unreadable::LoadedBackups;
 use super::{Repo, unreadable};
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::work::retry::is_about_content;
+use crate::work::retry::{is_about_content, made_of};
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -317,7 +317,8 @@ fn load_pair<T>(
     };
     let copy = load(&layout::copy(path)).map_err(|second| {
         let name = name();
-        info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
+        let text = format!("unable to load info file '{name}' or '{name}.copy'");
+        made_of(info::pair_error(&text, &first, &second), &[&first, &second])
     })?;
     // Its format can't be known. An upgrade writes archive.info first, so that tells whether the copy is too old
     if lasts(&first) {
