@@ -561,6 +561,19 @@ mod tests {
     }
 
     #[test]
+    fn long_file_of_a_standby_is_not_left_to_the_first_worker_which_can_not_take_it() {
+        let draft = long_and_short_in(&["pg_data/base/1"], 3, 0);
+        let settings = JobSettings { workers_apart: 3, standby: true, ..settings(None) };
+        let (mut queues, _) = Queues::build(settings, &draft, false).unwrap();
+        // The first worker has not asked yet. The others have one each before a second thread asks
+        for worker in [1, 2, 1] {
+            let job = queues.next(worker, &draft.files).unwrap();
+            assert!(job.is_some_and(|job| job.is_long()), "{worker}");
+        }
+        assert!(queues.next(0, &draft.files).unwrap().is_none());
+    }
+
+    #[test]
     fn every_file_is_taken_whatever_the_order_in_which_threads_ask() {
         let mut state = 1u64;
         let mut random = move |below: usize| {
