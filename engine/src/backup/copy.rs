@@ -27,7 +27,7 @@ use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, WriteOptions};
 use crate::throttle::{Ease, Pace};
 use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::work::retry::RetryPolicy;
+use crate::work::retry::{RetryPolicy, is_stop};
 use crate::{ErrorCode, Result, detail};
 
 /// How often the main thread checks the server.
@@ -303,7 +303,7 @@ impl Backup<'_> {
 /// Returns the first error that is not only a consequence of stopping.
 fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
     match (work, save) {
-        (Err(error), Err(save)) if error.code == ErrorCode::Term => Err(save),
+        (Err(error), Err(save)) if is_stop(&error) => Err(save),
         (work, save) => work.and(save),
     }
 }

@@ -14,7 +14,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::work::retry::is_about_content;
+use crate::work::retry::{PeerFault, is_about_content, is_missing, is_of_peer};
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -255,7 +255,7 @@ fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<M
     let path = layout::archive_info(stanza);
     let load = || match load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)) {
         Ok(info) => Ok(info.keys),
-        Err(error) if error.code == ErrorCode::FileMissing => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         // It is written before its copy, and so may have the newest key alone
         Err(error) => Err(kept_damaged(repo, &path, error)),
     };
@@ -307,7 +307,8 @@ fn load_pair<T>(
     };
     let copy = load(&layout::copy(path)).map_err(|second| {
         let name = name();
-        info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
+        let error = info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second);
+        if is_of_peer(&first) || is_of_peer(&second) { error.cause(PeerFault) } else { error }
     })?;
     // The same if the file is damaged besides. Its header still tells the format
     let is_older = |number| number > u64::from(format_of(&copy).number());

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::retry::RetryPolicy;
+use super::retry::{RetryPolicy, is_stop};
 use super::thread::{self, caught};
 use super::turn::{Slots, Turn};
 use crate::system_text;
@@ -244,7 +244,7 @@ impl<J, R> Foreman<'_, J, R> {
     fn fail(&mut self, error: Error) {
         self.group.cancel();
         match &self.failed {
-            Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
+            Some(first) if !is_stop(first) || is_stop(&error) => {}
             _ => self.failed = Some(error),
         }
     }
@@ -255,6 +255,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::AtomicU32;
 
+    use super::super::retry::PeerFault;
     use super::*;
     use crate::work::thread::limit;
 
@@ -371,6 +372,21 @@ mod tests {
         let failed = (2, Some(ErrorCode::FileWrite));
         assert_eq!(outcomes(false, third), [(0, None), (1, None), failed]);
         assert_eq!(outcomes(true, third), [(0, None), (1, None), failed, (3, None), (4, None)]);
+    }
+
+    #[test]
+    fn error_of_a_host_that_was_told_to_stop_was_replaced_by_its_consequence() {
+        let third = |job| match job {
+            2 => Err(Error::new(ErrorCode::Term, "raised from remote-1").cause(PeerFault)),
+            // It ends once the crew is stopped
+            3 => {
+                std::thread::sleep(Duration::from_millis(200));
+                Err(Error::new(ErrorCode::FileWrite, "unable to end the write"))
+            }
+            job => Ok(job * 2),
+        };
+        let error = sum(&settings(2, 0), third).0.unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "raised from remote-1"));
     }
 
     #[test]
