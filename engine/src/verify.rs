@@ -68,12 +68,51 @@ struct VerifyFindings {
     points: Option<Vec<ArchivePoints>>,
     archives: Vec<ArchiveResult>,
     backups: Vec<BackupResult>,
+    /// Why not all was looked at.
+    ended: Option<Error>,
 }
 
 impl VerifyFindings {
     fn new(text: impl Into<String>, errors: u32) -> Self {
         VerifyFindings { text: text.into(), errors, ..VerifyFindings::default() }
     }
+
+    /// The findings of a run that an error ended before it read a file.
+    ///
+    /// # Errors
+    /// A signal arrived.
+    fn ended(error: Error) -> Result<Self> {
+        if error.code == ErrorCode::Term {
+            return Err(error);
+        }
+        Ok(VerifyFindings { ended: Some(error), ..VerifyFindings::default() })
+    }
+
+    /// Makes what ended the run a fault beside those that are certain. A later failure to read the rest does not make them
+    /// undone. `half_whole` is the number of files of which one of the two is damaged.
+    ///
+    /// # Errors
+    /// What ended the run, if no fault is certain.
+    fn settle_end(&mut self, half_whole: usize) -> Result<()> {
+        let Some(error) = self.ended.take() else { return Ok(()) };
+        let known = self.errors.saturating_sub(self.unread.total);
+        if known == 0 && half_whole == 0 {
+            return Err(error);
+        }
+        self.unread.count("the rest of the repository", &error);
+        self.errors = known.saturating_add(self.unread.total);
+        let _ = write!(self.text, "\n  the rest could not be checked: {error}");
+        let count = known as usize + half_whole;
+        let mut error = error.context(format_args!("verify found {count} fault(s), and could not check the rest"));
+        self.first_faults.iter().for_each(|fault| error.message += &format!("\n  {fault}"));
+        self.ended = Some(error);
+        Ok(())
+    }
+}
+
+/// Returns the error of a connection that has ended, if something could not be read: the file may be as it should be.
+fn lost_connection(repo: &Repo, unread: &Unread) -> Option<Error> {
+    if unread.total > 0 { repo.storage.connected().err() } else { None }
 }
 
 /// Both info files of a stanza, as far as they can be read.
@@ -107,7 +146,7 @@ impl InfoFiles {
     }
 
     /// Returns what is wrong with files that can't be used.
-    fn unusable(&self) -> VerifyFindings {
+    fn unusable(&self, repo: &Repo) -> VerifyFindings {
         let mut findings = VerifyFindings::default();
         let (backup, archive) = (self.backup.as_ref().err(), self.archive.as_ref().err());
         for (what, unusable) in [("backup.info", backup), ("archive.info", archive)] {
@@ -116,6 +155,7 @@ impl InfoFiles {
             findings.unread.add_pair(what, unusable);
             findings.errors += 1;
         }
+        findings.ended = lost_connection(repo, &findings.unread);
         findings
     }
 }
@@ -127,13 +167,14 @@ impl InfoFiles {
 pub(crate) fn run(request: &VerifyRequest, session: &Session, repo: &Repo) -> Result<VerifySummary> {
     let task = VerifyTask { request, session, repo, crew: request.crew() };
     let (verified, warnings, duration) = log::observe(|| task.run())?;
-    let Verified { text, errors, half_whole, failure, unread, first_faults, figures, points, archives, backups } =
+    let Verified { text, errors, half_whole, failure, unread, first_faults, figures, points, archives, backups, ended } =
         verified;
     Ok(VerifySummary {
         text,
         errors,
         half_whole,
         failure,
+        ended,
         unread,
         first_faults,
         archives,
@@ -157,6 +198,7 @@ struct Verified {
     points: Option<Vec<ArchivePoints>>,
     archives: Vec<ArchiveResult>,
     backups: Vec<BackupResult>,
+    ended: Option<Error>,
 }
 
 impl Verified {
@@ -177,6 +219,7 @@ impl Verified {
             points: None,
             archives: Vec::new(),
             backups: Vec::new(),
+            ended: None,
         }
     }
 }
@@ -191,25 +234,23 @@ impl VerifyTask<'_> {
         let infos = InfoFiles::load(stanza, repo, self.retry());
         let mut half_whole = infos.half_whole(stanza);
         let mut manifest_cipher = Cipher::None;
-        let findings = match (&infos.backup, &infos.archive) {
+        let mut findings = match (&infos.backup, &infos.archive) {
             (Ok(backup), Ok(archive)) => {
                 manifest_cipher = info_files::manifest_cipher(&backup.content);
                 let infos = contents::StanzaInfos { archive: &archive.content, backup: &backup.content };
                 match check_history(&archive.content, &backup.content) {
-                    Ok(()) => contents::check(self, infos)?,
+                    Ok(()) => contents::check(self, infos).or_else(VerifyFindings::ended)?,
                     Err(error) => VerifyFindings::new(format!("\n{error}"), 1),
                 }
             }
-            _ => infos.unusable(),
+            _ => infos.unusable(repo),
         };
-        if findings.errors > 0 {
-            // A file that could not be read may be as it should be
-            repo.storage.connected()?;
-        }
-        half_whole.extend(findings.half_whole);
-        let (half_whole, failure) = self.settle_half_whole(&half_whole, &manifest_cipher);
+        half_whole.append(&mut findings.half_whole);
+        findings.settle_end(half_whole.len())?;
+        let repairs = self.request.repair && findings.ended.is_none();
+        let (half_whole, failure) = self.settle_half_whole(&half_whole, repairs.then_some(&manifest_cipher));
 
-        let VerifyFindings { errors, unread, first_faults, figures, points, archives, backups, .. } = findings;
+        let VerifyFindings { errors, unread, first_faults, figures, points, archives, backups, ended, .. } = findings;
         let mut text = String::new();
         if self.request.verbose || errors > 0 {
             let is_open = report::is_open(&archives, &backups);
@@ -221,23 +262,33 @@ impl VerifyTask<'_> {
             text = format!("stanza: {stanza}\nstatus: {status}{}", findings.text);
             info!("{text}");
         }
-        Ok(Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups, figures, points })
+        Ok(Verified {
+            text,
+            errors,
+            half_whole,
+            failure,
+            unread,
+            first_faults,
+            archives,
+            backups,
+            figures,
+            points,
+            ended,
+        })
     }
 
     fn retry(&self) -> Retry<'_> {
         Retry { policy: &self.crew.retry, cancel: self.session.cancel_token(), repo: self.repo }
     }
 
-    /// Warns about files of which one of the two is damaged, and repairs them if requested. Returns how many remain, and
-    /// what prevented their repair.
-    fn settle_half_whole(&self, files: &[HalfWhole], manifest_cipher: &Cipher) -> (u32, Option<Error>) {
+    /// Warns about files of which one of the two is damaged, and repairs them if there is a cipher for manifests. Returns
+    /// how many remain, and what prevented their repair.
+    fn settle_half_whole(&self, files: &[HalfWhole], repair: Option<&Cipher>) -> (u32, Option<Error>) {
         for file in files {
             file.warn(self.repo);
         }
         let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
-        if files.is_empty() || !self.request.repair {
-            return (count, None);
-        }
+        let Some(manifest_cipher) = repair.filter(|_| !files.is_empty()) else { return (count, None) };
         match repair::run(self.session, self.repo, repair::Pairs { files, manifest_cipher }) {
             Ok(left) => (left, None),
             Err(error) => (count, Some(error)),

@@ -12,7 +12,7 @@ use crate::repos;
 /// Checks the repository and prints the report. By default the exit status does not depend on the result.
 ///
 /// # Errors
-/// The same as [`engine::Session::verify`]; a failed repair; with `--verify-exit-code` those of
+/// The same as [`engine::Session::verify`]; a failed repair; what ended the run after a fault was found; with `--verify-exit-code` those of
 /// [`VerifySummary::into_error`](engine::verify::VerifySummary::into_error).
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let key = config.repo_default();
@@ -39,9 +39,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     if let Some(error) = summary.failure.take() {
         return Err(error.context("unable to repair"));
     }
+    let ended = summary.ended.take();
     match summary.into_error() {
         Some(error) if config.get(opt::VERIFY_EXIT_CODE)? => Err(error),
-        _ => Ok(ExitStatus::SUCCESS),
+        _ => ended.map_or(Ok(ExitStatus::SUCCESS), Err),
     }
 }
 

@@ -14,7 +14,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::work::retry::{PeerFault, is_about_content, is_missing, is_of_peer};
+use crate::work::retry::{is_about_content, is_missing, made_of};
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -307,8 +307,8 @@ fn load_pair<T>(
     };
     let copy = load(&layout::copy(path)).map_err(|second| {
         let name = name();
-        let error = info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second);
-        if is_of_peer(&first) || is_of_peer(&second) { error.cause(PeerFault) } else { error }
+        let text = format!("unable to load info file '{name}' or '{name}.copy'");
+        made_of(info::pair_error(&text, &first, &second), &[&first, &second])
     })?;
     // The same if the file is damaged besides. Its header still tells the format
     let is_older = |number| number > u64::from(format_of(&copy).number());

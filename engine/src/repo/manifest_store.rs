@@ -19,6 +19,7 @@ use repo_format::manifest::{Manifest, ManifestFile};
 use super::encode::EncodeWriter;
 use super::{Repo, info_files};
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
+use crate::work::retry::made_of;
 use crate::{Error, Result, ending};
 
 /// Bytes read from the storage at once.
@@ -49,7 +50,7 @@ pub(crate) fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result
         false => load_file(repo, &layout::copy(path), cipher).map_err(|second| {
             let name = repo.storage.display(path);
             let message = format!("unable to load backup manifest file '{name}' or '{name}.copy'");
-            info::pair_error(&message, &first, &second)
+            made_of(info::pair_error(&message, &first, &second), &[&first, &second])
         }),
     })
 }

@@ -27,7 +27,7 @@ use super::{
     RepoPath, RepoReader, RepoStorage, RepoWriter, StoredContent, WriteOptions,
 };
 use crate::remote::{Answer, Connection, LaneUse, Lanes, PendingAnswer, RemoteOpening, RemoteSettings, cipher_options};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, warn};
 
 /// Mode of a repository directory.
 const PATH_MODE: u32 = 0o750;
@@ -168,6 +168,12 @@ impl RemoteStorage {
     fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
         self.call(&Call::Info(FileInfoRequest { path, level, follow_link: false }))
     }
+
+    fn is_link(&self, path: &str) -> Result<bool> {
+        let answer = self.info_of(path, InfoLevel::Type)?;
+        let info = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Type))?.info;
+        Ok(info.is_some_and(|info| info.kind == FileKind::Link))
+    }
 }
 
 fn entry_of(name: &str, info: &Info<'_>) -> Entry {
@@ -284,12 +290,12 @@ impl RepoStorage for RemoteStorage {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         let absolute = self.absolute(path);
-        // The server removes what is behind a link
-        let answer = self.info_of(&absolute, InfoLevel::Type)?;
-        match answer.read(|data| InfoAnswer::decode(data, InfoLevel::Type))?.info.map(|info| info.kind) {
-            Some(FileKind::Link) => self.remove(path),
-            _ => self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop),
+        // pgBackRest removes what is behind a link. In the place of the repository that is wanted, and the link stays
+        if !path.as_str().is_empty() && self.is_link(&absolute)? {
+            warn!("path '{absolute}' is a link: what it leads to is not removed");
+            return self.remove(path);
         }
+        self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop)
     }
 
     fn remove_empty(&self, path: &RepoPath) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::{Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
 use crate::storage::Entry;
+use crate::work::retry::retold;
 use crate::{Error, Result};
 
 /// Fails every call with the error of opening.
@@ -16,8 +17,7 @@ impl Unreachable {
     }
 
     fn fail<T>(&self) -> Result<T> {
-        let Error { code, message, hints, .. } = &self.error;
-        Err(hints.iter().fold(Error::new(*code, message.clone()), Error::hint))
+        Err(retold(&self.error))
     }
 }
 

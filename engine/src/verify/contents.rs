@@ -14,7 +14,7 @@ use super::report::{self, ArchiveResult, BackupStatus, SegmentRun};
 use super::scope::{Scope, WalScope};
 use super::tally::Tally;
 use super::walk::WalkSettings;
-use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
+use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal, lost_connection};
 use crate::recovery_points::{CheckedArchive, CheckedContent, GoodPoints};
 use crate::repo::{info_files, manifest_store};
 use crate::{Error, Repo, Result, detail, info, log, warn};
@@ -29,7 +29,7 @@ pub(super) struct StanzaInfos<'a> {
 /// Checks archives and backups.
 ///
 /// # Errors
-/// Directories can't be listed, or the manifest of the requested set can't be read now.
+/// Directories can't be listed before the first file is read, or the manifest of the requested set can't be read now.
 pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<VerifyFindings> {
     let (request, stanza, repo) = (task.request, task.session.stanza(), task.repo);
     if let Some(set) = request.set.as_ref().filter(|set| !BackupLabel::is_label(set)) {
@@ -74,7 +74,13 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
     };
     let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };
     let Passed { found, figures, record_faults } = passes.run()?;
-    let PassFindings { mut tally, half_whole, unlisted } = found;
+    let PassFindings { mut tally, half_whole, unlisted, ended } = found;
+    if let Some(ended) = ended.or_else(|| lost_connection(repo, &tally.unread)) {
+        // Of what is not known to be bad, nothing is known
+        let Tally { errors: in_files, unread, first_faults, .. } = tally;
+        let (errors, ended) = (errors + in_files, Some(ended));
+        return Ok(VerifyFindings { errors, half_whole, unread, first_faults, ended, ..VerifyFindings::default() });
+    }
     log_ranges(&tally);
     report_unlisted(request, &mut tally, unlisted, &record_faults);
     if request.points || request.remembers() {
@@ -99,6 +105,7 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         first_faults: tally.first_faults,
         archives: tally.archives,
         backups: tally.backups,
+        ended: None,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod recall;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ use super::walk::{Walk, WalkSettings};
 use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally};
-use crate::{Error, Result, detail, warn};
+use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// Jobs of one worker that read. Each has a decoder with its window.
 const JOBS_PER_WORKER_MAX: u32 = 3;
@@ -63,13 +64,15 @@ pub(super) struct PassFindings {
     pub half_whole: Vec<HalfWhole>,
     /// Backups whose files can't be listed, and why.
     pub unlisted: Vec<(BackupLabel, Error)>,
+    /// Why the pass ended before all was looked at. Then only faults are known, not what is valid.
+    pub ended: Option<Error>,
 }
 
 impl Passes<'_> {
     /// Reads the files that are due, or all of them.
     ///
     /// # Errors
-    /// Directories can't be listed; a signal arrived.
+    /// Directories can't be listed before the first file is read; a signal arrived.
     pub fn run(&self) -> Result<Passed> {
         let Some(recall) = self.recall()? else {
             let found = self.pass(None, Tally::default())?;
@@ -77,14 +80,17 @@ impl Passes<'_> {
         };
         let recall = Mutex::new(recall);
         let mut found = self.rounds(&recall)?;
-        let bad_holders = found.tally.bad_holders();
+        let bad_holders = if found.ended.is_none() { found.tally.bad_holders() } else { BTreeSet::new() };
         if !bad_holders.is_empty() && lock(&recall).has_skipped_maps {
             // Which of the files that are remembered as good need a bad part
             lock(&recall).read_maps(bad_holders);
             found = self.pass(Some(&recall), found.tally)?;
         }
         let mut recall = recall.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.save(&mut recall, &found);
+        // What an unfinished run did not see stays remembered. The rest was saved when it ended
+        if found.ended.is_none() {
+            self.save(&mut recall, &found);
+        }
         Ok(Passed { found, figures: Some(recall.limits.figures), record_faults: recall.take_faults() })
     }
 
@@ -123,6 +129,9 @@ impl Passes<'_> {
             lock(recall).begin_pass(cutoff);
             let begin = Instant::now();
             let found = self.pass(Some(recall), tally)?;
+            if found.ended.is_some() {
+                return Ok(found);
+            }
             let read = lock(recall).pass_bytes;
             bytes_max = bytes_max.saturating_sub(read);
             let time = remaining().unwrap_or_default();
@@ -154,9 +163,13 @@ impl Passes<'_> {
     }
 
     /// Plans all files and reads those that are due. The tally of an earlier pass passes on what it had to tell.
+    ///
+    /// # Errors
+    /// A signal arrived.
     fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: Tally) -> Result<PassFindings> {
         let (task, cancel, repo) = (self.task, self.task.session.cancel_token(), self.walk.repo);
         let (mut walk, mut plan) = (self.new_walk(recall.is_some()), self.new_plan());
+        let known_before = earlier.known_faults();
         // Only locked to count, so that results never wait for the repository
         let tally = Mutex::new(Tally::after(earlier));
         let unopened = UnopenedBundles::default();
@@ -166,7 +179,7 @@ impl Passes<'_> {
         let crew = CrewSettings { jobs_per_worker, retry: RetryPolicy::NONE, ..task.crew.clone() };
         let places = Places::new(storage.sums().then_some(crew.workers.saturating_mul(readers)));
         let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
-        Crew { settings: &crew, cancel }.run(
+        let done = Crew { settings: &crew, cancel }.run(
             |_| {
                 // What the rest of the repository is like can't be told any more
                 storage.connected()?;
@@ -181,7 +194,7 @@ impl Passes<'_> {
                     false => checker.check(&storage, &job.check, cancel),
                 };
                 let pause = |interval| connected().and_then(|()| turn.waiting(|| cancel.sleep(interval)));
-                let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
+                let result = unopened.check(&job.check, || task.crew.retry.run_to_finding(pause, is_answer, check));
                 cancel.check()?;
                 if result.is_err() {
                     connected()?;
@@ -202,10 +215,18 @@ impl Passes<'_> {
                 }
                 Ok(())
             },
-        )?;
+        );
+        let ended = match done {
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            done => done.err(),
+        };
         let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-        tally.settle();
-        Ok(PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted })
+        match ended {
+            None => tally.settle(),
+            // Some of what the earlier pass found was not met again
+            Some(_) => tally.errors = tally.known_faults().max(known_before).saturating_add(tally.unread.total),
+        }
+        Ok(PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted, ended })
     }
 
     fn new_walk(&self, states: bool) -> Walk<'_> {

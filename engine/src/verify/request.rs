@@ -101,6 +101,9 @@ pub struct VerifySummary {
     pub half_whole: u32,
     /// What prevented their repair.
     pub failure: Option<Error>,
+    /// What ended the run before all was looked at, although faults had been found. `archives` and `backups` are empty then.
+    /// Without a fault it is the error of the run.
+    pub ended: Option<Error>,
     /// Those of the faults that say nothing about the content, because something could not be read.
     pub unread: Unread,
     /// The first few invalid files.

@@ -100,6 +100,11 @@ impl Tally {
         }
     }
 
+    /// Number of faults that are certain.
+    pub fn known_faults(&self) -> u32 {
+        self.errors.saturating_sub(self.unread.total)
+    }
+
     /// Records a step, and returns the file to check if it is about one.
     pub fn take(&mut self, step: CheckStep) -> Option<VerifyJob> {
         match step {

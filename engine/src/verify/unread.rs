@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::file::FileCheck;
 use super::info_file::Unusable;
 use crate::repo::info_files;
-use crate::work::retry::is_about_content;
+use crate::work::retry::{is_about_content, retold};
 use crate::{Error, ErrorCode, Result, warn};
 
 /// Errors that are logged as warnings. The others are logged with the other results.
@@ -47,11 +47,7 @@ impl Unread {
             self.warnings += 1;
             self.warned.clone_from(&text);
         }
-        if self.first.is_none() {
-            let mut first = Error::new(error.code, error.message.clone());
-            first.hints.clone_from(&error.hints);
-            self.first = Some(first);
-        }
+        self.first.get_or_insert_with(|| retold(error));
     }
 
     /// The same as [`Unread::add`] for a file that is kept twice. Each pass reads it again.
@@ -69,7 +65,7 @@ impl Unread {
 
 /// The bundles that can't be opened, so that they are not tried again for each of the files in them.
 #[derive(Default)]
-pub(super) struct UnopenedBundles(Mutex<BTreeMap<String, (ErrorCode, String)>>);
+pub(super) struct UnopenedBundles(Mutex<BTreeMap<String, Error>>);
 
 impl UnopenedBundles {
     /// Checks a file unless its bundle could not be opened for an earlier one.
@@ -79,12 +75,12 @@ impl UnopenedBundles {
         }
         let path = check.path.as_str();
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((code, message)) = known().get(path) {
-            return Err(Error::new(*code, message.clone()));
+        if let Some(error) = known().get(path) {
+            return Err(retold(error));
         }
         work().inspect_err(|error| {
             if error.code == ErrorCode::FileOpen {
-                known().insert(path.to_owned(), (error.code, error.message.clone()));
+                known().insert(path.to_owned(), retold(error));
             }
         })
     }

@@ -72,6 +72,29 @@ impl RetryPolicy {
             answer => Ok(answer),
         })?
     }
+
+    /// The same for a step whose errors about the content of a file count more than what failed before: a file that is
+    /// damaged when it is read again was not only out of reach. Such errors end no retries, because the damage may be on
+    /// the way.
+    ///
+    /// # Errors
+    /// The same as [`RetryPolicy::run_to_answer`]. If its error is not about content, the first one that is.
+    pub(crate) fn run_to_finding<R>(
+        &self,
+        pause: impl Fn(Duration) -> Result<()>,
+        is_answer: impl Fn(&Error) -> bool,
+        mut step: impl FnMut() -> Result<R>,
+    ) -> Result<R> {
+        let mut damage = None;
+        let result = self.run_to_answer(pause, is_answer, || {
+            step().inspect_err(|error| {
+                if is_about_content(error) && damage.is_none() {
+                    damage = Some(retold(error));
+                }
+            })
+        });
+        result.map_err(|error| if is_about_content(&error) { error } else { damage.unwrap_or(error) })
+    }
 }
 
 /// A retry can't help after a signal or a broken invariant of this process. Those of a process on another host end only the
@@ -169,6 +192,17 @@ pub(crate) fn is_of_peer(error: &Error) -> bool {
 /// Returns whether the error is that a file is missing. An SSH client that fails may end with the same code.
 pub(crate) fn is_missing(error: &Error) -> bool {
     error.code == ErrorCode::FileMissing && !is_of_peer(error)
+}
+
+/// Returns an error that was made of others. It is about a connection to another host if one of them is.
+pub(crate) fn made_of(error: Error, others: &[&Error]) -> Error {
+    if others.iter().any(|other| is_of_peer(other)) { error.cause(PeerFault) } else { error }
+}
+
+/// Returns the same error for a second reader, without what it is about on this system.
+pub(crate) fn retold(error: &Error) -> Error {
+    let same = error.hints.iter().fold(Error::new(error.code, error.message.clone()), Error::hint);
+    made_of(same, &[error])
 }
 
 /// Returns whether the error is about the content of a file, or that it is missing.
@@ -306,6 +340,47 @@ mod tests {
             move || Err(first.take().unwrap_or_else(error))
         });
         assert!(!is_about_content(&ended.unwrap_err().context("remote-0")));
+    }
+
+    #[test]
+    fn error_made_of_others_lost_that_one_was_about_a_connection() {
+        let damaged = || Error::new(ErrorCode::Format, "unexpected EOF").hint("look");
+        let ended = || damaged().cause(PeerFault);
+        assert!(!is_about_content(&retold(&ended())) && is_about_content(&retold(&damaged())));
+        assert_eq!(retold(&ended()).to_string(), ended().to_string());
+        for (first, second) in [(ended(), ended()), (damaged(), ended()), (ended(), damaged())] {
+            assert!(!is_about_content(&made_of(damaged(), &[&first, &second])));
+        }
+        assert!(is_about_content(&made_of(damaged(), &[&damaged(), &damaged()])));
+    }
+
+    #[test]
+    fn damage_that_a_retry_met_counted_as_what_had_failed_before() {
+        let ended = || Error::new(ErrorCode::Format, "ended").cause(PeerFault);
+        let damaged = || Error::new(ErrorCode::Crypto, "damaged");
+        let busy = || Error::new(ErrorCode::Service, "busy");
+        let run = |errors: Vec<Error>| {
+            let retries = u32::try_from(errors.len()).unwrap() - 1;
+            let mut errors = errors.into_iter();
+            let step = || errors.next().map_or(Ok(()), Err);
+            RetryPolicy::new(retries, Duration::ZERO).run_to_finding(sleep, |_| false, step)
+        };
+        for errors in [
+            vec![ended(), damaged()],
+            vec![busy(), damaged()],
+            vec![ended(), damaged(), ended()],
+            vec![ended(), busy(), damaged()],
+        ] {
+            let error = run(errors).unwrap_err();
+            assert!(is_about_content(&error) && error.message == "damaged", "{error}");
+        }
+        let error = run(vec![damaged(), ended()]).unwrap_err();
+        assert!(is_about_content(&error) && error.message.starts_with("damaged\n"), "{error}");
+        assert!(!is_about_content(&run(vec![ended(), busy()]).unwrap_err()));
+        // The damage was only on the way
+        let mut errors = [ended(), damaged()].into_iter();
+        let policy = RetryPolicy::new(2, Duration::ZERO);
+        policy.run_to_finding(sleep, |_| false, || errors.next().map_or(Ok(()), Err)).unwrap();
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub(crate) struct MessageForm {
     pub(crate) first: Option<(u64, &'static str)>,
 }
 
+/// The most bytes for which there is memory before they come: a chunk of a file needs no more than its size then.
+const RESERVED_MAX: usize = 2 << 20;
+
 /// What a scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PackScan {
@@ -127,7 +130,7 @@ impl PackScanner {
 }
 
 /// Reads one message into `message`, whose content it replaces, and nothing after it. The buffer grows with the bytes
-/// that arrive, not with a size that the peer announces.
+/// that arrive, not with a size that the peer announces, but for the last 2 MiB.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for input that is no message or ends before one does; [`ErrorCode::FileRead`] if reading fails.
@@ -146,6 +149,7 @@ pub(crate) fn read_with(mut scanner: PackScanner, input: &mut impl BufRead, mess
     loop {
         let before = message.len();
         if missing > DIRECT_SIZE_MIN {
+            message.reserve_exact(missing.min(RESERVED_MAX));
             input.by_ref().take(missing as u64).read_to_end(message).map_err(failed)?;
         } else {
             message.extend_from_slice(input.fill_buf().map_err(failed)?);

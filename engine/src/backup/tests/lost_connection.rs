@@ -82,28 +82,83 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
     assert_eq!(run_on(&whole).unwrap().errors, 0);
     let begin = Instant::now();
     for left in 0..whole.calls().len() {
-        let calls = Arc::new(AtomicUsize::new(0));
-        let storage = Arc::new(Mutex::new(None::<FaultyStorage>));
-        let ending = Arc::clone(&storage);
-        let faulty = FaultyStorage::new(Arc::clone(&world.repo.storage)).before(move |_, _| {
-            if calls.fetch_add(1, Ordering::SeqCst) >= left {
-                ending.lock().unwrap().iter().for_each(FaultyStorage::end);
-            }
-        });
-        *storage.lock().unwrap() = Some(faulty.clone());
-        let error = run_on(&faulty).err().unwrap_or_else(|| panic!("{left} calls"));
+        let error = run_on(&ending_after(&world.repo.storage, left)).err().unwrap_or_else(|| panic!("{left} calls"));
         assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"), "{left} calls");
-        storage.lock().unwrap().take();
     }
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
+#[test]
+fn end_of_a_connection_made_verify_forget_damage_that_it_had_found() {
+    let world = World::new(None);
+    (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let run_on = |storage: &FaultyStorage, points| {
+        let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+        let request = VerifyRequest { points, job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+        crate::verify::run(&request, &world.session(&repo), &repo)
+    };
+    let calls = |points| {
+        let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
+        (run_on(&whole, points).unwrap().errors, whole.calls())
+    };
+    // All files were checked before the end, and none was bad
+    let (files, all) = (calls(false).1.len(), calls(true).1.len());
+    assert!(files < all);
+    for left in files..all {
+        let summary = run_on(&ending_after(&world.repo.storage, left), true).unwrap();
+        assert!(summary.ended.is_none() && summary.backups[0].valid == summary.backups[0].total, "{left} calls");
+        assert_eq!((summary.errors, summary.unread.total), (1, 1), "{left} calls");
+        assert_eq!(summary.into_error().unwrap().code, ErrorCode::Format);
+    }
+
+    let bad = format!("backup/demo/{label}/pg_data/base/7/0.lz4");
+    assert!(world.has(&bad));
+    fs::write(world.dir.path().join("repo").join(&bad), "damage").unwrap();
+    let (errors, all) = calls(true);
+    assert_eq!(errors, 1);
+    let read = all.iter().position(|(op, path)| *op == Op::Read && path.as_str() == bad).unwrap();
+    assert!(read + 5 < files);
+    for left in 0..all.len() {
+        match run_on(&ending_after(&world.repo.storage, left), true) {
+            Err(error) => {
+                assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"), "{left} calls");
+                assert!(left <= read, "{left} calls");
+            }
+            Ok(summary) => {
+                assert!(left > read && summary.errors == 2 && summary.unread.total == 1, "{left} calls");
+                assert!(summary.first_faults.len() == 1 && summary.first_faults[0].contains("base/7/0"));
+                if left < files {
+                    assert!(summary.text.contains("status: error\n  the rest could not be checked: unexpected EOF"));
+                    let ended = summary.ended.as_ref().unwrap();
+                    assert!(ended.code == ErrorCode::Format && ended.message.contains(&summary.first_faults[0]));
+                }
+                let error = summary.into_error().unwrap();
+                assert!(error.code == ErrorCode::Command && error.message.contains("base/7/0"), "{error}");
+            }
+        }
+    }
+}
+
+/// Storage whose connection ends after so many calls.
+fn ending_after(storage: &Arc<dyn RepoStorage>, left: usize) -> FaultyStorage {
+    let calls = Arc::new(AtomicUsize::new(0));
+    ending_when(storage, move |_, _| calls.fetch_add(1, Ordering::SeqCst) >= left)
+}
+
 /// Storage whose connection ends with a call about a path that contains this text.
 fn ending_at(storage: &Arc<dyn RepoStorage>, op: Op, text: &'static str) -> FaultyStorage {
+    ending_when(storage, move |called, path| called == op && path.as_str().contains(text))
+}
+
+fn ending_when(
+    storage: &Arc<dyn RepoStorage>,
+    ends: impl Fn(Op, &RepoPath) -> bool + Send + Sync + 'static,
+) -> FaultyStorage {
     let ended = Arc::new(Mutex::new(None::<FaultyStorage>));
     let ending = Arc::clone(&ended);
     let faulty = FaultyStorage::new(Arc::clone(storage)).before(move |called, path| {
-        if called == op && path.as_str().contains(text) {
+        if ends(called, path) {
             ending.lock().unwrap().iter().for_each(FaultyStorage::end);
         }
     });
@@ -132,4 +187,22 @@ fn jobs_were_retried_over_a_connection_that_had_ended() {
     // It proves nothing about the backup
     assert!(is_of_peer(&error));
     assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn file_and_copy_that_a_lost_connection_kept_unread_counted_as_damaged() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let storage = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+    let load = || {
+        let manifest = manifest_store::load(&repo, &stanza(), &label, &Cipher::None).map(drop);
+        let archive = info_files::load_archive_info(&repo, &stanza()).map(drop);
+        [manifest, archive, info_files::load_backup_info(&repo, &stanza()).map(drop)]
+    };
+    assert!(load().iter().all(Result::is_ok));
+    storage.end();
+    for error in load().into_iter().map(Result::unwrap_err) {
+        assert!(error.code == ErrorCode::Format && !crate::work::retry::is_about_content(&error), "{error}");
+    }
 }

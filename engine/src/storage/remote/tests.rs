@@ -328,3 +328,25 @@ fn answer_that_can_not_be_read_named_no_host_and_counted_as_damage_of_a_file() {
         assert!(!is_about_content(&error));
     }
 }
+
+#[test]
+fn removal_of_a_distant_repository_that_is_a_link_removed_the_link_and_left_the_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("repo"));
+    std::fs::create_dir_all(real.join("archive/demo")).unwrap();
+    std::fs::write(real.join("archive/demo/x"), "x").unwrap();
+    std::fs::write(dir.path().join("precious"), "x").unwrap();
+    std::os::unix::fs::symlink(dir.path(), real.join("out")).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let path = link.clone();
+    let connection = connect_with_channels(move |stream| drop(serve_repository(stream, &path))).unwrap();
+    let storage = RemoteStorage::over(connection, &[thread_settings()]).unwrap().storage;
+    let ((), warnings) = crate::log::collect_warnings(|| storage.remove_all(&RepoPath::new("out").unwrap()).unwrap());
+    assert_eq!(warnings.texts, [format!("path '{}/out' is a link: what it leads to is not removed", link.display())]);
+    // As on this host
+    let error = storage.remove_all(&RepoPath::root()).unwrap_err();
+    let expected = format!("unable to remove path '{}': [20] Not a directory", link.display());
+    assert!(error.code == ErrorCode::PathRemove && error.to_string().contains(&expected), "{error}");
+    assert_eq!(std::fs::read_dir(&real).unwrap().count(), 0);
+    assert!(link.is_symlink() && dir.path().join("precious").exists());
+}
