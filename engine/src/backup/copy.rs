@@ -28,7 +28,7 @@ use crate::storage::{RepoStorage, WriteOptions};
 use crate::throttle::{Ease, Pace};
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_stop};
-use crate::{ErrorCode, Result, detail};
+use crate::{Result, detail};
 
 /// How often the main thread checks the server.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -318,13 +318,13 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::Error;
     use crate::backup::draft::all_pending;
     use crate::backup::source::Hosts;
     use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::memory::MemoryStorage;
+    use crate::{Error, ErrorCode};
 
     const LABEL: &str = "20260101-000000F";
 

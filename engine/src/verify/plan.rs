@@ -23,7 +23,7 @@ use super::file::{BlockCheck, FileCheck, StoredPart};
 use super::info_file::Unusable;
 use crate::storage::ReadRange;
 use crate::work::retry::is_missing;
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, Result};
 
 /// What the repository contains. What follows belongs to the latest archive or backup.
 pub(super) enum Fact {

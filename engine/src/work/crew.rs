@@ -12,7 +12,7 @@ use super::retry::{RetryPolicy, is_stop};
 use super::thread::{self, caught};
 use super::turn::{Slots, Turn};
 use crate::system_text;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, Result};
 
 /// Results per thread that may wait for the calling thread.
 const RESULTS_WAITING_MAX: usize = 4;
@@ -73,14 +73,14 @@ impl Crew<'_> {
     /// creates what a thread keeps between jobs (buffers, codec contexts), and gets the thread's turn to compute, which
     /// the thread releases while it waits. It is called once per thread, and again after a failed job, which may have
     /// left any state. `work` runs one job and checks the token now and then. A panic is an
-    /// error of the job ([`ErrorCode::Assert`]). `on_event` runs on the calling thread, and decides with its result
-    /// whether a failed job is a failure of the crew.
+    /// error of the job ([`ErrorCode::Assert`](crate::ErrorCode::Assert)). `on_event` runs on the calling thread, and
+    /// decides with its result whether a failed job is a failure of the crew.
     ///
     /// If the system starts fewer threads than there are workers, the calling thread does the rest of the work.
     ///
     /// # Errors
     /// The first error of `next` or `on_event`. It cancels the token that the other jobs see, and is returned when they
-    /// have ended. [`ErrorCode::Term`] if the token was cancelled.
+    /// have ended. [`ErrorCode::Term`](crate::ErrorCode::Term) if the token was cancelled.
     pub fn run<J: Send, R: Send, S>(
         self,
         mut next: impl FnMut(u32) -> Result<Option<J>> + Send,
@@ -255,8 +255,9 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::AtomicU32;
 
-    use super::super::retry::PeerFault;
     use super::*;
+    use crate::ErrorCode;
+    use crate::work::retry::PeerFault;
     use crate::work::thread::limit;
 
     fn settings(workers: u32, retries: u32) -> CrewSettings {
