@@ -272,8 +272,9 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     let connect = |variables: &[(&str, &str)]| connect_with(&cluster, &space, port, variables);
 
     let port_text = port.to_string();
+    let psql = |sql: &str| cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", sql]);
     let admin = |sql: &str| {
-        cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", sql]).success();
+        psql(sql).success();
     };
     let local = ("PGHOST", "127.0.0.1");
     connect(&[local, ("PGSSLMODE", "disable")]).fails(56).says("no encryption");
@@ -297,13 +298,17 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     // A query that takes too long is cancelled at the address of the session, encrypted too
     let required = [("PGHOST", "localhost"), ("PGSSLMODE", "require"), ("PGBACKREST_DB_TIMEOUT", "1")];
     std::thread::scope(|scope| {
-        let locked = "begin; lock table pg_catalog.pg_settings in access exclusive mode; select pg_sleep(4)";
-        scope.spawn(move || admin(locked));
-        let count = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted";
-        while cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", count]).stdout.trim() == "0" {
+        let locked = "begin; lock table pg_catalog.pg_settings in access exclusive mode; select pg_sleep(60)";
+        let holder = scope.spawn(move || psql(locked));
+        let held = "from pg_locks where mode = 'AccessExclusiveLock' and granted";
+        while psql(&format!("select count(*) {held}")).success().stdout.trim() == "0" {
+            assert!(!holder.is_finished(), "nobody holds the lock");
             std::thread::sleep(Duration::from_millis(20));
         }
         connect(&required).fails(56).says("timed out after 1000ms");
+        // Until then, however slow the machine is
+        assert!(!holder.is_finished(), "the lock was released too early");
+        admin(&format!("select pg_terminate_backend(pid) {held}"));
     });
     assert!(cluster.log_text().contains("canceling statement due to user request"));
 

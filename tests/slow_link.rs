@@ -60,12 +60,15 @@ fn files_of_a_distant_repository_are_read_and_written_many_at_a_time() {
         hosts.create_tables(200);
         hosts.run(Tool::Rbr, &["stanza-create"]).success();
         let files = count_files(&hosts);
-        // A file is opened, written and closed, each of which would take a round trip
+        // A file is opened, written and closed, each of which could take a round trip
         let written = rounds(&hosts, &["backup", "--type=full"]);
         let target = hosts.scenario.space.folder("target");
         let read = rounds(&hosts, &["restore", &format!("--pg1-path={}", target.display()), "--type=immediate"]);
         assert!(files > 350 && read > 1, "{server:?}: {read} round trips for {files} files");
-        assert!(written < files * 3 / 2, "{server:?}: {written} round trips for {files} files that are written");
+        // 220 with rbr there and 373 with pgBackRest, of 413 files. Several are on their way in each round trip. One round trip
+        // more per file would exceed the limit, and a slow machine has some more than a fast one
+        let written_max = if server == Tool::Rbr { files * 3 / 4 } else { files * 5 / 4 };
+        assert!(written < written_max, "{server:?}: {written} round trips for {files} files that are written");
         assert!(read < files / 2, "{server:?}: {read} round trips for {files} files that are read");
     }
 }

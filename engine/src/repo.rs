@@ -10,6 +10,7 @@ pub(crate) mod reconstruct;
 pub mod remove;
 #[cfg(test)]
 mod secret_tests;
+pub(crate) mod unreadable;
 pub(crate) mod wal_header;
 
 use std::sync::Arc;

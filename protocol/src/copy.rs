@@ -402,7 +402,8 @@ fn read_ranges(list: Option<PackReader<'_>>) -> Result<Vec<[u32; 2]>> {
     let mut list = list.ok_or_else(|| format_error("damaged pages are missing"))?;
     let mut ranges = Vec::new();
     while !list.at_end()? {
-        let range = [list.u32()?, list.u32()?];
+        // A gap has no size, so a list with defaults could be of any size
+        let range = [list.u32_required()?, list.u32_required()?];
         if range[0] > range[1] {
             return Err(format_error(format!("damaged pages {} to {} are no range", range[0], range[1])));
         }

@@ -1,5 +1,5 @@
-//! Answers that are held back until nobody has anything more to say. So round trips can be counted, whatever time they take:
-//! a slow machine has as many as a fast one.
+//! Answers that are held back until nobody has anything more to say. So round trips can be counted, whatever time they take.
+//! A machine so slow that a program pauses for longer than the quiet time while it has something to say counts some more.
 
 use std::io::Write;
 use std::mem::take;

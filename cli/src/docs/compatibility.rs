@@ -203,7 +203,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
         "all",
-        "A file of a format that is not known is not replaced by its copy, and a command that saves info files does not replace a damaged one by a copy of an older format, which lacks keys. pgBackRest tries the copy after any error.",
+        "A file of a format that is not known is not replaced by its copy, and a command that saves info files does not replace a damaged one by a copy of an older format, which lacks keys. Nor does it replace archive.info if that can't be read, or backup.info, unless this system reports twice that it can't read backup.info for a reason that lasts, such as permissions or a bad sector: then it warns, and writes backup.info anew. pgBackRest tries the copy after any error.",
     ),
     (
         "all",

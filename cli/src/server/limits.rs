@@ -6,6 +6,10 @@ use engine::file_limit;
 const OF_CLIENT_MAX: u64 = 400;
 /// Sessions of all clients.
 const ALL_MAX: u64 = 1000;
+/// Clients that have not said who they are.
+const UNKNOWN_MAX: u64 = 400;
+/// The same for clients of one address, so that one host does not keep out others.
+const OF_ADDRESS_MAX: u64 = 100;
 /// The server's open files for a session: the connection, and the three pipes of the process.
 const FILES_OF_SESSION: u64 = 4;
 /// Files for all sessions, for clients that have not said who they are, and for processes that start.
@@ -18,6 +22,10 @@ pub(super) struct SessionLimits {
     pub(super) of_client: usize,
     /// All.
     pub(super) all: usize,
+    /// Connections of clients that have not said who they are.
+    pub(super) unknown: usize,
+    /// Those of one address.
+    pub(super) of_address: usize,
 }
 
 impl SessionLimits {
@@ -27,7 +35,7 @@ impl SessionLimits {
         let files = file_limit::raise(FILES_WANTED);
         let limits = Self::within(files);
         if limits != Self::default() {
-            let SessionLimits { of_client, all } = limits;
+            let SessionLimits { of_client, all, .. } = limits;
             engine::warn!(
                 "the limit of {files} open files allows {all} sessions at a time, {of_client} of one client\
                  \nHINT: raise the hard limit of open files (LimitNOFILE of the service) to {FILES_WANTED}."
@@ -36,13 +44,18 @@ impl SessionLimits {
         limits
     }
 
-    /// What this many open files allow. A quarter is left for other clients and for what starts.
+    /// What this many open files allow. A quarter is left for clients that have not said who they are, each with one file, and
+    /// for what starts.
     fn within(files: u64) -> Self {
         let all = (files / 4 * 3 / FILES_OF_SESSION).clamp(1, ALL_MAX);
         // One client leaves room for others
-        let of_client = (all * OF_CLIENT_MAX / ALL_MAX).max(1);
-        let count = |sessions| usize::try_from(sessions).unwrap_or(usize::MAX);
-        SessionLimits { of_client: count(of_client), all: count(all) }
+        let share = |max: u64| usize::try_from((all * max / ALL_MAX).max(1)).unwrap_or(usize::MAX);
+        SessionLimits {
+            of_client: share(OF_CLIENT_MAX),
+            all: share(ALL_MAX),
+            unknown: share(UNKNOWN_MAX),
+            of_address: share(OF_ADDRESS_MAX),
+        }
     }
 }
 
@@ -57,17 +70,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_could_use_up_the_files_of_a_server_with_the_usual_limit() {
+    fn clients_could_use_up_the_files_of_a_server_with_the_usual_limit() {
         let within = |files| {
-            let SessionLimits { of_client, all } = SessionLimits::within(files);
-            assert!(all as u64 * FILES_OF_SESSION < files && of_client <= all, "{files}");
-            (of_client, all)
+            let limits = SessionLimits::within(files);
+            let SessionLimits { of_client, all, unknown, of_address } = limits;
+            assert!(of_client <= all && of_address <= unknown, "{files}");
+            // Some are left for a process that starts
+            let used = all as u64 * FILES_OF_SESSION + unknown as u64;
+            assert!(used + 16 < files || files < 64, "{limits:?} of {files}");
+            (of_client, all, unknown, of_address)
         };
-        assert_eq!(within(u64::MAX), (400, 1000));
-        assert_eq!(within(FILES_WANTED), (400, 1000));
-        assert_eq!(within(4096), (307, 768));
-        assert_eq!(within(1024), (76, 192));
-        assert_eq!(within(8), (1, 1));
-        assert_eq!(SessionLimits::default(), SessionLimits { of_client: 400, all: 1000 });
+        assert_eq!(within(u64::MAX), (400, 1000, 400, 100));
+        assert_eq!(within(FILES_WANTED), (400, 1000, 400, 100));
+        assert_eq!(within(4096), (307, 768, 307, 76));
+        assert_eq!(within(1024), (76, 192, 76, 19));
+        assert_eq!(within(256), (19, 48, 19, 4));
+        assert_eq!(within(8), (1, 1, 1, 1));
+        assert_eq!(SessionLimits::default(), SessionLimits::within(FILES_WANTED));
     }
 }

@@ -11,10 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::limits::SessionLimits;
 
-/// Clients at a time that have not said who they are.
-const UNKNOWN_MAX: usize = 400;
-/// The same for clients of one address, so that one host does not keep out others.
-const OF_ADDRESS_MAX: usize = 100;
 /// The time between two looks at processes.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a process may take to end after its input has ended.
@@ -53,7 +49,7 @@ impl Sessions {
         let mut table = lock(&self.0);
         let all: usize = table.unknown.values().sum();
         let of_address = table.unknown.get(&address).copied().unwrap_or(0);
-        if all >= UNKNOWN_MAX || of_address >= OF_ADDRESS_MAX {
+        if all >= table.limits.unknown || of_address >= table.limits.of_address {
             return None;
         }
         table.unknown.insert(address, of_address + 1);
@@ -218,17 +214,18 @@ mod tests {
 
     #[test]
     fn clients_and_sessions_have_limits_and_ended_ones_do_not_count() {
+        let SessionLimits { of_client, all, unknown: unknown_max, of_address } = SessionLimits::default();
         let sessions = Sessions::default();
         let address = |last| IpAddr::from([10, 0, 0, last]);
-        let mut unknown: Vec<_> = (0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(1)).unwrap()).collect();
+        let mut unknown: Vec<_> = (0..of_address).map(|_| sessions.enter(address(1)).unwrap()).collect();
         assert!(sessions.enter(address(1)).is_none());
         for other in 2..5 {
-            unknown.extend((0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(other)).unwrap()));
+            unknown.extend((0..of_address).map(|_| sessions.enter(address(other)).unwrap()));
         }
+        assert_eq!(unknown.len(), unknown_max);
         assert!(sessions.enter(address(5)).is_none());
         drop(unknown);
         assert!(sessions.enter(address(1)).is_some() && lock(&sessions.0).unknown.is_empty());
-        let SessionLimits { of_client, all } = SessionLimits::default();
         let mut known: Vec<_> = (0..of_client).map(|_| sessions.begin("a").unwrap()).collect();
         let error = sessions.begin("a").err().unwrap();
         assert_eq!(error.code, ErrorCode::Service);

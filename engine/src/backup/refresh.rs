@@ -3,19 +3,12 @@
 //!
 //! The backup is complete without that. So it does not fail because archive.info can't be read at that moment.
 
-use std::time::Duration;
-
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::layout::{self, Stanza};
 
 use crate::repo::{Repo, info_files};
-use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
+use crate::work::retry::{is_about_content, patiently};
 use crate::{Error, Result, warn};
-
-/// How often a failed read is repeated.
-const RETRIES: u32 = 3;
-/// The pause before all retries but the first.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What was found of archive.info.
 pub(super) enum Found {
@@ -62,15 +55,4 @@ impl Found {
         }
         Ok(())
     }
-}
-
-/// Reads, again if that fails for a reason that may pass.
-fn patiently<R>(read: impl FnMut() -> Result<R>) -> Result<R> {
-    let pause = |time| {
-        std::thread::sleep(time);
-        Ok(())
-    };
-    let policy = RetryPolicy::new(RETRIES, RETRY_INTERVAL)
-        .with_final(|error, pause| is_lasting_locally(error) && !pause.is_zero());
-    policy.run_to_answer(pause, is_about_content, read)
 }

@@ -4,6 +4,7 @@ mod archive_keys;
 mod lost_connection;
 mod other_host;
 mod two_hosts;
+mod unreadable;
 
 use std::fs;
 use std::io::Read;

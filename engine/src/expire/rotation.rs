@@ -11,15 +11,16 @@ use repo_format::layout;
 use super::Task;
 use crate::Result;
 use crate::repo::info_files;
+use crate::work::retry::{is_about_content, patiently};
 
 impl Task<'_> {
     /// Adds a key to archive.info if the current one is too old. Files that exist keep their keys, so that none is ever
     /// removed (pgBackRest 2.60.0, `src/command/expire/expire.c`). Completes a rotation that was interrupted between
     /// archive.info and its copy first. `loaded` is archive.info, if it was loaded already; it tells only whether there is
-    /// something to do.
+    /// something to do. If archive.info or its copy can't be read at the moment, the next expire rotates.
     ///
     /// # Errors
-    /// archive.info can't be loaded or saved; the current key has no number that another could follow.
+    /// archive.info is damaged, as is its copy, or can't be saved; the current key has no number that another could follow.
     pub(super) fn rotate_key(
         &self,
         info: &BackupInfo,
@@ -45,22 +46,29 @@ impl Task<'_> {
         let is_due = |keys: &Keyring| {
             u64::try_from(now.saturating_sub(keys.rotated())).is_ok_and(|age| age > rotation.period.as_secs())
         };
-        let load = || loaded.map_or_else(|| info_files::load_archive_info(repo, stanza), Ok);
-        let (seen, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
-        let (seen, copy) = (seen?, copy?);
+        let load = || loaded.clone().map_or_else(|| info_files::load_archive_info(repo, stanza), Ok);
+        let load_both = || {
+            let (seen, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
+            Ok((seen?, copy?))
+        };
+        let Some((seen, copy)) = self.unless_unread(load_both)? else { return Ok(()) };
         let differ = copy.is_some_and(|copy| copy.keys != seen.keys);
         if !info_files::has_rotating_keys(&seen) || !differ && !seen.keys.as_ref().is_some_and(is_due) {
             return Ok(());
         }
         // Since it was loaded, expire may have removed files for hours, and pgBackRest on another host may have upgraded
         // the stanza
-        let Some(mut archive) = info_files::load_archive_info_to_refresh(repo, stanza)? else {
+        let to_refresh = || info_files::load_archive_info_to_refresh(repo, stanza);
+        let Some(found) = self.unless_unread(to_refresh)? else { return Ok(()) };
+        let Some(mut archive) = found else {
             let name = repo.storage.display(&layout::archive_info(stanza));
             let hint = info_files::DAMAGED_HINT;
             crate::warn!("repo{key}: archive key is not rotated: '{name}' is damaged\nHINT: {hint}");
             return Ok(());
         };
-        self.complete_rotation(&mut archive)?;
+        if !self.complete_rotation(&mut archive)? {
+            return Ok(());
+        }
         let Some(keys) = archive.keys.as_mut().filter(|keys| is_due(keys)) else { return Ok(()) };
         // It may be one of pgBackRest, which knows only the keys that it has loaded at its start
         if let Some(label) = running.first() {
@@ -69,22 +77,53 @@ impl Task<'_> {
         }
         keys.rotate(Passphrase::generate(archive.format)?, now)?;
         crate::info!("repo{key}: rotate archive key to id {}", keys.current_id());
-        self.change(|| info_files::save_archive_info(repo, stanza, &archive))
+        self.save_keys(&archive).map(drop)
+    }
+
+    /// Reads, and again for a while if that fails. Warns if it still does, and returns `None`: a rotation is never urgent, and
+    /// everything else that expire has to do is done.
+    ///
+    /// # Errors
+    /// What was read is damaged.
+    fn unless_unread<R>(&self, read: impl FnMut() -> Result<R>) -> Result<Option<R>> {
+        match patiently(read) {
+            Err(error) if !is_about_content(&error) => {
+                crate::warn!("repo{}: archive key is not rotated: {error}", self.repo.key);
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// Saves archive.info. Returns whether it did: the stored files are read before anything is written.
+    ///
+    /// # Errors
+    /// It can't be written, or the stored files contradict it.
+    fn save_keys(&self, archive: &ArchiveInfo) -> Result<bool> {
+        let (repo, stanza) = (self.repo, self.session.stanza());
+        let prepared = self.unless_unread(|| info_files::prepare_archive_info(repo, stanza, archive))?;
+        let Some(prepared) = prepared else { return Ok(false) };
+        self.change(|| prepared.save(repo)).map(|()| true)
     }
 
     /// Adds the keys that only the copy of archive.info has. Saves both if they have different keys: later rotations would be
-    /// based on one of them, and if the other is all that is left some day, keys would be missing.
-    fn complete_rotation(&self, archive: &mut ArchiveInfo) -> Result<()> {
+    /// based on one of them, and if the other is all that is left some day, keys would be missing. Returns whether both are
+    /// complete.
+    ///
+    /// # Errors
+    /// archive.info can't be written, or the stored files contradict it.
+    fn complete_rotation(&self, archive: &mut ArchiveInfo) -> Result<bool> {
         let (repo, stanza) = (self.repo, self.session.stanza());
-        let copy = info_files::load_archive_info_copy(repo, stanza)?;
-        let (Some(keys), Some(stored)) = (&mut archive.keys, copy.and_then(|copy| copy.keys)) else { return Ok(()) };
+        let load_copy = || info_files::load_archive_info_copy(repo, stanza);
+        let Some(copy) = self.unless_unread(load_copy)? else { return Ok(false) };
+        let (Some(keys), Some(stored)) = (&mut archive.keys, copy.and_then(|copy| copy.keys)) else { return Ok(true) };
         if *keys == stored {
-            return Ok(());
+            return Ok(true);
         }
         let name = || repo.storage.display(&layout::archive_info(stanza));
         keys.keep(&stored).map_err(|error| error.context(format_args!("unable to save '{}'", name())))?;
         crate::info!("repo{}: complete an interrupted rotation of the archive key", repo.key);
-        self.change(|| info_files::save_archive_info(repo, stanza, archive))
+        self.save_keys(archive)
     }
 }
 
@@ -279,16 +318,35 @@ mod tests {
             assert_eq!(info_files::load_archive_info_copy(&repo, &stanza()).unwrap().as_ref(), Some(&old));
         }
     }
-    #[test]
-    fn rotation_that_can_not_read_archive_info_at_the_moment_fails_and_names_no_keys() {
+
+    /// Expires, with archive.info loaded before, over a storage that fails as `with_faults` says. Returns the current ids.
+    fn rotated_over(with_faults: impl FnOnce(FaultyStorage) -> FaultyStorage) -> [String; 2] {
         let memory = MemoryStorage::new();
         let old = archive_info(RepoFormat::V6, 9999 * DAY);
         info_files::save_archive_info(&repo_on(memory.clone()), &stanza(), &old).unwrap();
-        // archive.info was loaded before, so the first read is that of its copy
-        let faulty = FaultyStorage::new(Arc::new(memory.clone())).fail(Op::Read, 2);
-        let error = rotate_after(Some(old.clone()), &repo_on(faulty), RepoFormat::V6, &request(), &[]).unwrap_err();
-        assert!(error.message.starts_with("unable to load info file '/archive/demo/archive.info': fault"), "{error}");
-        assert!(error.hints.is_empty(), "{error}");
-        assert_eq!(current(&repo_on(memory)), ["1", "1"]);
+        let faulty = with_faults(FaultyStorage::new(Arc::new(memory.clone())));
+        rotate_after(Some(old), &repo_on(faulty), RepoFormat::V6, &request(), &[]).unwrap();
+        current(&repo_on(memory))
+    }
+
+    #[test]
+    fn one_failed_read_of_archive_info_ended_expire_at_its_end() {
+        // The copy, then the file and the copy, then both before they are saved
+        for read in 1..=5 {
+            assert_eq!(rotated_over(|storage| storage.fail(Op::Read, read)), ["2", "2"], "{read}");
+        }
+    }
+
+    #[test]
+    fn rotation_waits_for_the_next_expire_while_archive_info_or_its_copy_can_not_be_read() {
+        for path in ["archive.info", "archive.info.copy"] {
+            let (ids, warnings) = crate::log::collect_warnings(|| {
+                rotated_over(|storage| storage.fail_path(Op::Read, &format!("/{path}")))
+            });
+            assert_eq!(ids, ["1", "1"], "{path}");
+            let [warning] = warnings.texts.as_slice() else { panic!("{warnings:?}") };
+            assert!(warning.starts_with("repo1: archive key is not rotated: "), "{warning}");
+            assert!(!warning.contains("damaged") && !warning.contains("HINT"), "{warning}");
+        }
     }
 }

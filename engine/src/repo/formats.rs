@@ -12,6 +12,7 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::format::RepoFormat;
 use repo_format::layout::{self, RepoPath, Stanza};
 
+use super::unreadable::{self, LoadedBackups};
 use super::{Repo, info_files};
 use crate::{Error, ErrorCode, Result};
 
@@ -34,7 +35,7 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let load = || {
         let load_archive = || info_files::load_archive_info_to_save(repo, stanza);
         let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info_to_save(repo, stanza));
-        Ok((archive?, backup?))
+        Ok((archive?, backup?.info))
     };
     let paths = [layout::archive_info(stanza), layout::backup_info(stanza)];
     load_beside(repo, stanza, paths, load, |(archive, backup)| [archive.format, backup.format])
@@ -44,9 +45,9 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 ///
 /// # Errors
 /// The same as [`check`], and the errors of loading.
-pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<LoadedBackups> {
     let load = || info_files::load_backup_info_to_save(repo, stanza);
-    load_beside(repo, stanza, [layout::backup_info(stanza)], load, |info| [info.format])
+    load_beside(repo, stanza, [layout::backup_info(stanza)], load, |loaded| [loaded.info.format])
 }
 
 /// Runs `load`, which reads the files in `loaded`, and checks the formats of all files.
@@ -78,7 +79,14 @@ fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<V
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let mut paths = vec![archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
     paths.retain(|path| !loaded.contains(path));
-    let numbers = repo.each(&paths, |path| info_files::stored_format(repo, path))?;
+    let is_of_backups = |path: &RepoPath| *path == backup || *path == layout::copy(&backup);
+    let numbers = repo.each(&paths, |path| {
+        match unreadable::read_twice(repo, || info_files::stored_format(repo, path)) {
+            // It is written anew. An upgrade that was interrupted has changed archive.info before it
+            Err(error) if unreadable::lasts(repo, &error) && is_of_backups(path) => Ok(None),
+            number => number,
+        }
+    })?;
     Ok(paths.into_iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect())
 }
 

@@ -12,7 +12,8 @@ use repo_format::format::{self, RepoFormat};
 use repo_format::info::{self, Origin};
 use repo_format::layout::{self, RepoPath, Stanza};
 
-use super::Repo;
+use super::unreadable::LoadedBackups;
+use super::{Repo, unreadable};
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::work::retry::{is_about_content, made_of};
 use crate::{Error, ErrorCode, Result};
@@ -55,6 +56,8 @@ enum Purpose {
     Read,
     /// To save it. A copy from before an upgrade lacks keys, which may still be in the damaged file.
     Save,
+    /// The same for backup.info. It has one key, which stays for good, so its copy also serves if the file can't be read.
+    SaveBackups,
 }
 
 /// Loads archive.info.
@@ -103,7 +106,8 @@ pub(crate) fn has_rotating_keys(info: &ArchiveInfo) -> bool {
 fn load_archive(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<ArchiveInfo> {
     let read = |reader: &mut dyn BufRead, origin| ArchiveInfo::read(reader, origin);
     repo.storage.opened()?;
-    load_pair(repo, &layout::archive_info(stanza), purpose, read, |info| info.format).map_err(|error| {
+    let loaded = load_pair(repo, &layout::archive_info(stanza), purpose, read, |info| info.format);
+    loaded.map(|(info, _)| info).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
             .hint("is archive_command configured correctly in postgresql.conf?")
@@ -117,22 +121,23 @@ fn load_archive(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<Archiv
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
 pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_backup(repo, stanza, Purpose::Read)
+    load_backup(repo, stanza, Purpose::Read).map(|loaded| loaded.info)
 }
 
-/// Loads backup.info for a command that may save it.
+/// Loads backup.info for a command that may save it. If this system can't read it for good, its copy serves.
 ///
 /// # Errors
 /// The same as [`load_backup_info`], the file can't be read at the moment, or it is damaged and has a newer format than
 /// its copy.
-pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_backup(repo, stanza, Purpose::Save)
+pub(crate) fn load_backup_info_to_save(repo: &Repo, stanza: &Stanza) -> Result<LoadedBackups> {
+    load_backup(repo, stanza, Purpose::SaveBackups)
 }
 
-fn load_backup(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<BackupInfo> {
+fn load_backup(repo: &Repo, stanza: &Stanza, purpose: Purpose) -> Result<LoadedBackups> {
     let read = |reader: &mut dyn BufRead, origin| BackupInfo::read(reader, origin);
     repo.storage.opened()?;
-    load_pair(repo, &layout::backup_info(stanza), purpose, read, |info| info.format).map_err(|error| {
+    let loaded = load_pair(repo, &layout::backup_info(stanza), purpose, read, |info| info.format);
+    loaded.map(|(info, unreadable)| LoadedBackups { info, unreadable }).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
             .hint("has a stanza-create been performed?")
@@ -288,21 +293,26 @@ pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) 
     save_pair(repo, &layout::backup_info(stanza), PutOrder::Any, &text)
 }
 
+/// Loads a file, or its copy. With the copy comes why the file can't be read, if that is the reason and will stay.
 fn load_pair<T>(
     repo: &Repo,
     path: &RepoPath,
     purpose: Purpose,
     parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>,
     format_of: impl Fn(&T) -> RepoFormat,
-) -> Result<T> {
+) -> Result<(T, Option<Error>)> {
     let load = |path: &RepoPath| load_file(repo, path, &parse);
     let name = || repo.storage.display(path);
-    let first = match load(path) {
-        Ok(info) => return Ok(info),
+    let lasts = |error: &Error| purpose == Purpose::SaveBackups && unreadable::lasts(repo, error);
+    let file = if purpose == Purpose::SaveBackups { unreadable::read_twice(repo, || load(path)) } else { load(path) };
+    let first = match file {
+        Ok(info) => return Ok((info, None)),
         // The copy may have the format from before an upgrade, and would replace the file when it is saved
         Err(error) if format::is_unsupported(&error) => return Err(unread(repo, path, error)),
         // Nor does it replace a file that may be intact
-        Err(error) if purpose == Purpose::Save && !is_about_content(&error) => return Err(unread(repo, path, error)),
+        Err(error) if purpose != Purpose::Read && !is_about_content(&error) && !lasts(&error) => {
+            return Err(unread(repo, path, error));
+        }
         Err(error) => error,
     };
     let copy = load(&layout::copy(path)).map_err(|second| {
@@ -310,16 +320,20 @@ fn load_pair<T>(
         let text = format!("unable to load info file '{name}' or '{name}.copy'");
         made_of(info::pair_error(&text, &first, &second), &[&first, &second])
     })?;
+    // Its format can't be known. An upgrade writes archive.info first, so that tells whether the copy is too old
+    if lasts(&first) {
+        return Ok((copy, Some(first)));
+    }
     // The same if the file is damaged besides. Its header still tells the format
     let is_older = |number| number > u64::from(format_of(&copy).number());
-    if purpose == Purpose::Save && stored_format(repo, path)?.is_some_and(is_older) {
+    if purpose != Purpose::Read && stored_format(repo, path)?.is_some_and(is_older) {
         let text = format!("unable to load info file '{}', whose copy has an older format", name());
         return Err(first.context(text).hint(
             "the copy lacks cipher keys of files that were archived since the upgrade. Replace the file with an intact one \
              from elsewhere.",
         ));
     }
-    Ok(copy)
+    Ok((copy, None))
 }
 
 /// Returns the format of a file; `None` if it is missing or too damaged.

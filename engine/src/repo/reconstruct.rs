@@ -6,6 +6,7 @@ use repo_format::layout::{self, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_files::manifest_cipher;
+use super::unreadable::LoadedBackups;
 use super::{Repo, formats, manifest_store};
 use crate::{Error, ErrorCode, Result};
 
@@ -14,7 +15,7 @@ use crate::{Error, ErrorCode, Result};
 pub(crate) struct Reconstructed {
     /// The repaired file.
     pub info: BackupInfo,
-    /// Whether anything changed. The caller has to save it.
+    /// Whether anything changed, or the file can't be read. The caller has to save it.
     pub changed: bool,
     /// The labels of all backups with a directory, complete or not, in ascending order.
     pub labels: Vec<BackupLabel>,
@@ -47,16 +48,17 @@ pub(crate) fn load_listed<'a>(
 }
 
 /// Loads backup.info, which the caller may save.
-fn load(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+fn load(repo: &Repo, stanza: &Stanza) -> Result<LoadedBackups> {
     formats::load_backup(repo, stanza)
 }
 
 fn reconstruct<'a>(
     repo: &Repo,
     stanza: &Stanza,
-    mut info: BackupInfo,
+    loaded: LoadedBackups,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<Reconstructed> {
+    let (mut info, is_renewed) = loaded.warned(repo, stanza);
     let mut names = names.peekable();
     if names.peek().is_none() {
         let directory = repo.storage.display(&layout::backup_stanza(stanza));
@@ -69,7 +71,7 @@ fn reconstruct<'a>(
     let labels = labels_of(names);
     let removed = remove_missing(repo, stanza, &mut info)?;
     let Additions { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
-    Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
+    Ok(Reconstructed { info, changed: removed || added || is_renewed, labels, unfinished })
 }
 
 /// Returns the labels of all backups with a directory, complete or not, in ascending order.

@@ -154,7 +154,7 @@ impl StanzaFiles {
     pub(super) fn load(repo: &Repo, stanza: &Stanza) -> Result<Self> {
         let archive = || info_files::load_archive_info_to_save(repo, stanza);
         let (archive, backup) = repo.both(archive, || info_files::load_backup_info_to_save(repo, stanza));
-        let (mut archive, mut backup) = (archive?, backup?);
+        let (mut archive, (mut backup, _)) = (archive?, backup?.warned(repo, stanza));
         let mut copies_differ = false;
         if let Some(copy) = info_files::load_archive_info_copy(repo, stanza)? {
             copies_differ |= copy.format != archive.format;

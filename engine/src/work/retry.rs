@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::{Error, ErrorCode, Result};
 
 /// When a failed step is repeated.
@@ -95,6 +97,26 @@ impl RetryPolicy {
         });
         result.map_err(|error| if is_about_content(&error) { error } else { damage.unwrap_or(error) })
     }
+}
+
+/// How often [`patiently`] repeats a failed read.
+const READ_RETRIES: u32 = 3;
+/// Its pause before all retries but the first.
+const READ_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
+
+/// Reads, again if that fails for a reason that may pass. For a file that a command needs only at its end, when much would be
+/// lost.
+///
+/// # Errors
+/// The error of the first try, or one about the content of what is read.
+pub(crate) fn patiently<R>(read: impl FnMut() -> Result<R>) -> Result<R> {
+    let pause = |time| {
+        std::thread::sleep(time);
+        Ok(())
+    };
+    let policy = RetryPolicy::new(READ_RETRIES, READ_INTERVAL)
+        .with_final(|error, pause| is_lasting_locally(error) && !pause.is_zero());
+    policy.run_to_answer(pause, is_about_content, read)
 }
 
 /// A retry can't help after a signal or a broken invariant.
@@ -210,12 +232,25 @@ pub(crate) fn is_about_content(error: &Error) -> bool {
 
 /// Returns whether the system refuses to open or read a file because of what the file or its path is.
 pub(crate) fn is_refused(error: &Error) -> bool {
-    use rustix::io::Errno;
+    errno_of_read(error).is_some_and(|errno| REFUSALS.contains(&errno))
+}
 
-    let source = error.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
-    let Some(errno) = source.and_then(Errno::from_io_error) else { return false };
-    matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead)
-        && [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG].contains(&errno)
+/// Returns whether the system can't open or read a file, and will not be able to later: it refuses, or what is stored can't be
+/// read.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    errno_of_read(error).is_some_and(|errno| REFUSALS.contains(&errno) || BROKEN.contains(&errno))
+}
+
+/// The errors of a system that refuses.
+const REFUSALS: [Errno; 6] = [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG];
+/// The errors of a broken disk or file system. Linux has two of its own for file systems: a structure that is damaged
+/// (`EUCLEAN`), and a wrong checksum (`EBADMSG`).
+const BROKEN: [Errno; 6] = [Errno::IO, Errno::NODATA, Errno::REMOTEIO, Errno::ILSEQ, Errno::UCLEAN, Errno::BADMSG];
+
+/// The system's error for a file that can't be opened or read.
+fn errno_of_read(error: &Error) -> Option<Errno> {
+    let source = error.source.as_deref()?.downcast_ref::<std::io::Error>()?;
+    Errno::from_io_error(source).filter(|_| matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead))
 }
 
 #[cfg(test)]
@@ -362,5 +397,8 @@ mod tests {
         assert!(is_lasting_locally(&error(rustix::io::Errno::ACCESS)));
         assert!(is_lasting_locally(&error(rustix::io::Errno::ISDIR)));
         assert!(!is_lasting_locally(&error(rustix::io::Errno::IO)));
+        assert!(is_unreadable(&error(Errno::IO)) && is_unreadable(&error(Errno::ACCESS)));
+        // Neither says anything about the file
+        assert!(!is_unreadable(&error(Errno::MFILE)) && !is_unreadable(&error(Errno::STALE)));
     }
 }

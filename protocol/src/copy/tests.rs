@@ -77,3 +77,24 @@ fn unknown_result_and_range_without_order_are_refused() {
     assert!(damaged(2, 3).is_ok());
     assert!(damaged(3, 2).is_err());
 }
+
+#[test]
+fn gap_in_the_damaged_pages_of_a_file_was_filled_with_ranges_without_end() {
+    let read = |write: &dyn Fn(&mut PackWriter<'_>)| {
+        let mut list = PackWriter::new();
+        list.array(|list| write(list));
+        let packed = list.finish().to_vec();
+        let ranges = read_ranges(PackReader::new(&packed).array().unwrap());
+        ranges.map_err(|error| error.to_string())
+    };
+    let zeros = read(&|list| {
+        for number in [0, 0, 3, 5] {
+            list.u32_always(number);
+        }
+    });
+    assert_eq!(zeros, Ok(vec![[0, 0], [3, 5]]));
+    let gap = read(&|list| {
+        list.skip_to(1_000_000_000).u32_always(1);
+    });
+    assert_eq!(gap, Err("field 1 is missing".to_owned()));
+}

@@ -180,6 +180,15 @@ impl<'a> PackReader<'a> {
         self.u32_or(0)
     }
 
+    /// A number that must be there.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] if it is missing.
+    pub fn u32_required(&mut self) -> Result<u32> {
+        let number = self.number(FieldType::U32)?;
+        self.narrow(Some(number.ok_or_else(|| format_error(format!("field {} is missing", self.last_id)))?), 0)
+    }
+
     /// A number; `default` if it is missing.
     ///
     /// # Errors

@@ -1,0 +1,93 @@
+//! A backup.info that the system can't read. A link to itself is one, also for root.
+
+use super::*;
+use crate::expire::ExpireRequest;
+use crate::repo::formats;
+
+/// Puts something unreadable in the place of a file. Returns where.
+fn make_unreadable(world: &World, path: &RepoPath) -> PathBuf {
+    let place = world.dir.path().join("repo").join(path.as_str());
+    fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink(place.file_name().unwrap(), &place).unwrap();
+    assert!(fs::read(&place).is_err());
+    place
+}
+
+fn warning_about_the_copy(texts: &[String]) {
+    let [warning] = texts else { panic!("{texts:?}") };
+    assert!(warning.contains("/backup/demo/backup.info' can't be read, its copy is used: "), "{warning}");
+    assert!(warning.ends_with("for read: [40] Too many levels of symbolic links"), "{warning}");
+}
+
+#[test]
+fn backup_info_that_can_not_be_read_stopped_backup_and_expire_for_good() {
+    for passphrase in [None, Some("secret")] {
+        let world = World::new(passphrase);
+        let first = world.run(world.settings(BackupType::Full)).unwrap();
+        let path = layout::backup_info(&stanza());
+        let is_renewed = |place: &Path| {
+            assert!(fs::symlink_metadata(place).unwrap().is_file());
+            let copy = world.dir.path().join("repo").join(layout::copy(&path).as_str());
+            assert_eq!(fs::read(place).unwrap(), fs::read(copy).unwrap());
+        };
+
+        let place = make_unreadable(&world, &path);
+        let session = world.session(&world.repo);
+        let summary = session.backup(&world.settings(BackupType::Full)).unwrap();
+        warning_about_the_copy(&summary.warnings.texts);
+        assert!([&first, &summary.label].iter().all(|label| world.info().backups.contains_key(label)));
+        is_renewed(&place);
+
+        // It has nothing to remove, but the file to write
+        make_unreadable(&world, &path);
+        let before = world.info();
+        let summary = session.expire(&ExpireRequest::default().dry_run()).unwrap();
+        warning_about_the_copy(&summary.warnings.texts);
+        assert!(fs::read(&place).is_err(), "dry run");
+        warning_about_the_copy(&session.expire(&ExpireRequest::default()).unwrap().warnings.texts);
+        is_renewed(&place);
+        assert_eq!(world.info(), before);
+
+        // Only the copy: nothing to warn about
+        let copy = make_unreadable(&world, &layout::copy(&path));
+        let summary = session.backup(&world.settings(BackupType::Full)).unwrap();
+        assert_eq!(summary.warnings.texts, [""; 0]);
+        is_renewed(&copy);
+    }
+}
+
+#[test]
+fn backup_info_that_fails_for_a_moment_or_whose_copy_is_older_is_not_replaced() {
+    let world = World::new(Some("secret"));
+    let path = layout::backup_info(&stanza());
+    let failing = FaultyStorage::new(Arc::clone(&world.repo.storage)).fail_path(Op::Read, path.as_str());
+    let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
+    let error = info_files::load_backup_info_to_save(&repo, &stanza()).unwrap_err();
+    assert!(error.message.starts_with("unable to load info file '"), "{error}");
+
+    // An upgrade that was interrupted before it wrote the copy of backup.info
+    let mut archive = info_files::load_archive_info(&world.repo, &stanza()).unwrap();
+    archive.format = RepoFormat::V6;
+    let keys = archive.keys.as_mut().unwrap();
+    keys.rotate(Passphrase::generate(RepoFormat::V6).unwrap(), 1).unwrap();
+    info_files::save_archive_info(&world.repo, &stanza(), &archive).unwrap();
+    make_unreadable(&world, &path);
+    for error in [
+        formats::load_backup(&world.repo, &stanza()).unwrap_err(),
+        world.run(world.settings(BackupType::Full)).unwrap_err(),
+    ] {
+        assert_eq!(error.code, ErrorCode::FileInvalid);
+        assert!(error.hints.iter().any(|hint| hint.contains("stanza-upgrade")), "{error}");
+    }
+}
+
+#[test]
+fn archive_info_that_can_not_be_read_is_not_replaced() {
+    let world = World::new(Some("secret"));
+    let place = make_unreadable(&world, &layout::archive_info(&stanza()));
+    let error = info_files::load_archive_info_to_save(&world.repo, &stanza()).unwrap_err();
+    assert!(error.message.starts_with("unable to load info file '"), "{error}");
+    let error = world.session(&world.repo).backup(&world.settings(BackupType::Full)).unwrap_err();
+    assert!(error.message.contains("archive.info"), "{error}");
+    assert!(fs::symlink_metadata(place).unwrap().is_symlink());
+}
