@@ -53,3 +53,4 @@ pub use repo_format::label::{BackupLabel, BackupType};
 pub use repo_format::layout::Stanza;
 pub use repo_format::{Error, ErrorCode, Result, system_text};
 pub use session::Session;
+pub use work::retry::is_stop;

@@ -12,6 +12,7 @@ use crate::pipeline::block_delta::{self, BlockFile, BlockRead};
 use crate::pipeline::restore::BlockGeometry;
 use crate::repo::{info_files, manifest_store};
 use crate::storage::{self, ReadRange};
+use crate::work::retry::is_missing;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// A manifest with the repository that it was loaded from.
@@ -63,9 +64,7 @@ impl<'a> StoredManifest<'a> {
         let loaded = manifest_store::load_from(repo, &path, &cipher);
         let newest = info.backups.keys().next_back().filter(|_| set == layout::LATEST);
         let manifest = match (loaded, newest) {
-            (Err(error), Some(newest)) if error.code == ErrorCode::FileMissing => {
-                manifest_store::load(repo, stanza, newest, &cipher)?
-            }
+            (Err(error), Some(newest)) if is_missing(&error) => manifest_store::load(repo, stanza, newest, &cipher)?,
             (loaded, _) => loaded?,
         };
         Ok(StoredManifest { repo, stanza, manifest })

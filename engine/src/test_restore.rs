@@ -35,7 +35,7 @@ pub(crate) use plan::manifest_sha256;
 
 use self::access::PgAccess;
 use self::binaries::PgPrograms;
-use self::blame::is_about_backup;
+use self::blame::about_backup;
 use self::checks::{CheckContext, CheckList};
 use self::machine::Memory;
 use self::plan::TestPlan;
@@ -234,10 +234,11 @@ impl Test<'_> {
         let begin = Instant::now();
         let restored = self.restore();
         progress.phases.restore_ms = milliseconds(begin);
-        match restored {
-            Err(error) if !is_about_backup(&error) => return Err(error),
-            restored => progress.checks.add("restore", begin, restored.map(|text| (CheckOutcome::Passed, text)))?,
-        }
+        let restored = match restored {
+            Ok(text) => Ok((CheckOutcome::Passed, text)),
+            Err(error) => Err(about_backup(error, &*self.plan.repo.storage)?),
+        };
+        progress.checks.add("restore", begin, restored)?;
         if !progress.checks.is_good() {
             return Ok(());
         }

@@ -197,7 +197,7 @@ impl Spool {
     /// # Errors
     /// Errors of writing.
     pub(crate) fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
-        if error.code == ErrorCode::Term {
+        if engine::is_stop(error) {
             return Ok(());
         }
         self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))

@@ -66,7 +66,7 @@ fn keep(config: &Config, report: &ProofReport, signer: Option<&ProofSigner>) -> 
             Err(error) if error.code == ErrorCode::LockAcquire && Instant::now() < end => {
                 exit::cancel_token().sleep(ANNOTATE_PAUSE)?;
             }
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if engine::is_stop(&error) => return Err(error),
             Err(error) => {
                 engine::warn!("backup {} is not annotated with its proof: {error}", report.backup.label);
                 return Ok(());

@@ -27,8 +27,8 @@ use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, WriteOptions};
 use crate::throttle::{Ease, Pace};
 use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::work::retry::RetryPolicy;
-use crate::{ErrorCode, Result, detail};
+use crate::work::retry::{RetryPolicy, is_stop};
+use crate::{Result, detail};
 
 /// How often the main thread checks the server.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -303,7 +303,7 @@ impl Backup<'_> {
 /// Returns the first error that is not only a consequence of stopping.
 fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
     match (work, save) {
-        (Err(error), Err(save)) if error.code == ErrorCode::Term => Err(save),
+        (Err(error), Err(save)) if is_stop(&error) => Err(save),
         (work, save) => work.and(save),
     }
 }
@@ -318,13 +318,13 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::Error;
     use crate::backup::draft::all_pending;
     use crate::backup::source::Hosts;
     use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::memory::MemoryStorage;
+    use crate::{Error, ErrorCode};
 
     const LABEL: &str = "20260101-000000F";
 

@@ -10,7 +10,8 @@ use repo_format::manifest::Manifest;
 
 use super::{Backup, refresh, whole};
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
-use crate::{ErrorCode, Result, ending, warn};
+use crate::work::retry::is_missing;
+use crate::{Result, ending, warn};
 
 /// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
 const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
@@ -97,7 +98,7 @@ fn save_manifest(backup: &Backup<'_>, manifest: &Manifest, is_alone: &mut dyn Fn
     // If this process stood still, another host may have added the backup to backup.info, and expired earlier ones
     // in favor of it. Then only a manifest that names something that is missing may go
     match whole::check(repo, stanza, manifest) {
-        Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(backup, manifest),
+        Err(missing) if is_missing(&missing) => withdraw(backup, manifest),
         Err(_) => {}
         Ok(()) => {
             let label = &manifest.data.label;

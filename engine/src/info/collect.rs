@@ -18,6 +18,7 @@ use crate::proof::{ProofFact, store};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
 use crate::session::Session;
+use crate::work::retry::{is_about_content, is_missing};
 use crate::{Error, ErrorCode, Result};
 
 /// A stanza in one repository while it is collected.
@@ -223,11 +224,11 @@ impl RepoState {
         let (backup_info, archive_info) = known.infos.unwrap_or_else(|| load_infos(repo, stanza));
         let backup_info = match backup_info {
             Ok(info) => info,
-            Err(error) if error.code == ErrorCode::FileMissing => {
+            Err(error) if is_missing(&error) => {
                 self.fact.status = StatusCode::MissingStanzaData;
                 return Ok(());
             }
-            Err(error) if error.code == ErrorCode::Crypto => {
+            Err(error) if error.code == ErrorCode::Crypto && is_about_content(&error) => {
                 return Err(error.hint(
                     "use option --stanza if encryption settings are different for the stanza than the global settings.",
                 ));

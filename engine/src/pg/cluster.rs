@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::host::PgHost;
 use super::session::PgSession;
+use crate::work::retry::is_stop;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// What must be found.
@@ -37,7 +38,7 @@ pub fn find(hosts: &[Arc<dyn PgHost>], search: Search, cancel: &CancelToken) -> 
         cancel.check()?;
         let session = match PgSession::connect(host, cancel) {
             Ok(session) => session,
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             Err(error) => {
                 crate::warn!("unable to check pg{}: [{}] {error}", host.key(), error.code);
                 continue;

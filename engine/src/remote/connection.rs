@@ -388,7 +388,7 @@ impl Connection {
                 Err(RecvTimeoutError::Timeout) if self.shared.answered_last() > since => {}
                 Err(RecvTimeoutError::Timeout) if since.elapsed() < self.timeout => {
                     if let Some(Err(error)) = cancel.map(CancelToken::check) {
-                        let end = End::of(error);
+                        let end = End::of_stop(error);
                         self.end(&end);
                         return Err(end.to_error());
                     }
@@ -442,7 +442,7 @@ impl Connection {
 
     /// Ends the connection at once with this error.
     pub(crate) fn fail(&self, error: &Error) {
-        self.end(&End { code: error.code, message: format!("{}: {}", self.name, error.message), hints: Vec::new() });
+        self.end(&End::of(Error::new(error.code, format!("{}: {}", self.name, error.message))));
     }
 
     /// Ends the connection as after a silence.

@@ -5,7 +5,7 @@
 //! when all others are in use, so a command that reads one file after the other has one.
 
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::shared::lock;
 use super::{Carriers, Connection, RemoteSettings};
@@ -17,6 +17,11 @@ const LANES_MAX: usize = 32;
 
 /// The most connections that are replaced after they have ended. A host that ends each one can't serve more.
 const LOST_MAX: usize = 16;
+/// The pause before the next try after a connection could not be opened, for example because the SSH server had too many new ones
+/// at a time.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// The most failed tries in a row.
+const FAILURES_MAX: usize = 16;
 /// How often a wait looks for a cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -46,10 +51,41 @@ struct State {
     is_opening: bool,
     /// The host has no channels, or no more of them.
     has_no_channels: bool,
-    /// The last one could not be opened.
-    has_failed: bool,
+    /// The number of tries since the last one that opened a connection.
+    failures: usize,
+    /// When to try again after a failure.
+    next_try: Option<Instant>,
     /// The host computes something on the connection of the command itself.
     first_computes: bool,
+}
+
+impl State {
+    /// Takes out the connections that have ended.
+    fn take_ended(&mut self) -> Vec<Lane> {
+        let (ended, lanes) = std::mem::take(&mut self.lanes).into_iter().partition(|lane| lane.connection.has_ended());
+        self.lanes = lanes;
+        let ended: Vec<Lane> = ended;
+        self.lost += ended.len();
+        ended
+    }
+
+    /// Returns whether no other connection is opened for this work now.
+    fn is_last(&self, work: Work) -> bool {
+        let is_too_soon = self.next_try.is_some_and(|next| Instant::now() < next);
+        let has_failed = is_too_soon || self.failures > FAILURES_MAX || self.lost > LOST_MAX;
+        self.is_opening || has_failed || (work == Work::Files && self.has_no_channels)
+    }
+
+    /// Remembers a connection that could not be opened.
+    fn fail(&mut self, error: &Error) {
+        if self.failures == 0 {
+            crate::detail!("unable to open one more connection, continuing with those that are open: {error}");
+        } else {
+            crate::debug!("unable to open one more connection: {error}");
+        }
+        self.failures += 1;
+        self.next_try = Some(Instant::now() + RETRY_PAUSE);
+    }
 }
 
 /// What a connection is for.
@@ -94,6 +130,7 @@ pub(crate) struct LaneUse {
     lane: Lane,
     /// The connection of the command itself.
     first: Arc<Connection>,
+    more: Arc<More>,
     _seat: Option<Arc<FirstSeat>>,
 }
 
@@ -101,6 +138,12 @@ impl LaneUse {
     /// The connection.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.lane.connection
+    }
+
+    /// Returns whether files are written over no other connection to the host.
+    pub(crate) fn is_alone(&self) -> bool {
+        let is_first = Arc::ptr_eq(&self.lane.connection, &self.first);
+        is_first && !self.first.is_one_of_several() && lock(&self.more.state).lanes.is_empty()
     }
 
     /// Ends this connection and that of the command itself, so that nothing more is done on the host.
@@ -153,6 +196,9 @@ impl Lanes {
         loop {
             cancel.check()?;
             self.first.connection.check()?;
+            // The end of a process may take long, so that is not waited for under the lock
+            let ended = lock(&self.more.state).take_ended();
+            drop(ended);
             let mut state = lock(&self.more.state);
             match self.choose(&mut state, work) {
                 Choice::Lane(lane) => return Ok(lane),
@@ -168,22 +214,19 @@ impl Lanes {
     }
 
     fn choose(&self, state: &mut State, work: Work) -> Choice {
-        let before = state.lanes.len();
-        state.lanes.retain(|lane| !lane.connection.has_ended());
-        state.lost += before - state.lanes.len();
         let first = (work == Work::Files).then_some(&self.first);
         let least = first.into_iter().chain(&state.lanes).min_by_key(|lane| lane.users());
-        let is_last = state.has_failed || (work == Work::Files && state.has_no_channels);
         let most = self.processes.len().min(LANES_MAX);
         let next = (1..most).find(|number| state.lanes.iter().all(|lane| lane.number != *number));
-        let next = next.filter(|_| !state.is_opening && !is_last && state.lost <= LOST_MAX);
+        let next = next.filter(|_| !state.is_last(work));
         match (least, next) {
             (Some(least), next) if least.users() == 0 || next.is_none() => Choice::Lane(self.used(least, None)),
             (_, Some(number)) => {
                 state.is_opening = true;
                 Choice::Open(number)
             }
-            _ if state.is_opening || state.first_computes => Choice::Wait,
+            // A try after a failure may take as long as that did
+            _ if (state.is_opening && state.failures == 0) || state.first_computes => Choice::Wait,
             _ => {
                 state.first_computes = true;
                 Choice::Lane(self.used(&self.first, Some(FirstSeat(Arc::clone(&self.more)))))
@@ -200,6 +243,7 @@ impl Lanes {
             Ok(Some(lane)) => {
                 let used = self.used(&lane, None);
                 state.lanes.push(lane);
+                (state.failures, state.next_try) = (0, None);
                 Some(used)
             }
             Ok(None) => {
@@ -207,8 +251,7 @@ impl Lanes {
                 None
             }
             Err(error) => {
-                crate::debug!("unable to open one more connection: {error}");
-                state.has_failed = true;
+                state.fail(&error);
                 None
             }
         };
@@ -218,7 +261,8 @@ impl Lanes {
     }
 
     fn used(&self, lane: &Lane, seat: Option<FirstSeat>) -> LaneUse {
-        LaneUse { lane: lane.clone(), first: Arc::clone(&self.first.connection), _seat: seat.map(Arc::new) }
+        let (first, more) = (Arc::clone(&self.first.connection), Arc::clone(&self.more));
+        LaneUse { lane: lane.clone(), first, more, _seat: seat.map(Arc::new) }
     }
 
     fn open(&self, number: usize, work: Work) -> Result<Option<Lane>> {
@@ -351,6 +395,33 @@ mod tests {
             lanes.first().give_up();
             assert!(next.join().unwrap());
         });
+    }
+
+    #[test]
+    fn connection_beside_a_process_of_its_own_was_taken_for_the_only_one() {
+        let (_dir, lanes) = lanes(2, false);
+        let first = lanes.take().unwrap();
+        assert!(first.is_alone());
+        let (_other_dir, other) = self::lanes(0, false);
+        lock(&lanes.more.state).lanes.push(Lane::new(Arc::clone(other.first()), 1));
+        assert!(!first.is_alone() && !lanes.take().unwrap().is_alone());
+        let (_channels_dir, channels) = self::lanes(0, true);
+        assert!(!channels.take().unwrap().is_alone());
+    }
+
+    #[test]
+    fn connection_that_could_not_be_opened_once_was_never_tried_again() {
+        // A process for it can't be started
+        let (_dir, lanes) = lanes(2, false);
+        let take = || assert!(is_first(&lanes, &lanes.take_to_compute(&CancelToken::new()).unwrap()));
+        let failures = || lock(&lanes.more.state).failures;
+        (0..3).for_each(|_| take());
+        assert_eq!(failures(), 1);
+        for tries in 2..FAILURES_MAX + 5 {
+            lock(&lanes.more.state).next_try = Some(Instant::now());
+            take();
+            assert_eq!(failures(), tries.min(FAILURES_MAX + 1));
+        }
     }
 
     #[test]

@@ -24,15 +24,23 @@ pub(super) struct End {
     pub(super) code: ErrorCode,
     pub(super) message: String,
     pub(super) hints: Vec<String>,
+    /// This process was told to stop, and so ended it.
+    pub(super) is_stop: bool,
 }
 
 impl End {
     pub(super) fn of(error: Error) -> Self {
-        End { code: error.code, message: error.message, hints: error.hints }
+        End { code: error.code, message: error.message, hints: error.hints, is_stop: false }
+    }
+
+    /// The end by a stop of this process.
+    pub(super) fn of_stop(error: Error) -> Self {
+        End { is_stop: true, ..End::of(error) }
     }
 
     pub(super) fn to_error(&self) -> Error {
-        let error = Error::new(self.code, self.message.clone()).cause(PeerFault);
+        let error = Error::new(self.code, self.message.clone());
+        let error = if self.is_stop { error } else { error.cause(PeerFault) };
         self.hints.iter().fold(error, Error::hint)
     }
 }

@@ -12,8 +12,9 @@ use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWrite
 use super::testing::{
     Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data, serve_repository,
 };
-use crate::ErrorCode;
 use crate::storage::full::no_space;
+use crate::work::retry::is_stop;
+use crate::{CancelToken, ErrorCode};
 
 /// A list with capabilities of other versions.
 fn list(entries: &[(&str, u32)]) -> PackWriter<'static> {
@@ -223,8 +224,23 @@ fn only_the_first_who_waited_got_the_error_of_a_server_that_gave_up() {
         let error = answer.wait().err().unwrap();
         assert_eq!(error.code, ErrorCode::Term);
         assert!(error.message.ends_with("terminated on signal [SIGTERM]"), "{error}");
+        assert!(!is_stop(&error), "nobody told this process to stop");
     }
     assert_eq!(connection.check().unwrap_err().code, ErrorCode::Term);
+}
+
+#[test]
+fn connection_that_ends_because_this_process_is_to_stop_is_no_fault_of_the_host() {
+    let connection = connect(|stream| {
+        let mut script = Script::new(stream);
+        script.begin(None);
+        while script.read().is_some() {}
+    });
+    let (connection, cancel) = (connection.unwrap(), CancelToken::new());
+    let asked = connection.send(&Call::Noop, None).unwrap();
+    cancel.cancel_by_signal(15);
+    assert!(is_stop(&asked.wait_or_stop(&cancel).err().unwrap()));
+    assert!(is_stop(&connection.check().unwrap_err()));
 }
 
 #[test]

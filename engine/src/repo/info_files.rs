@@ -15,7 +15,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use super::unreadable::LoadedBackups;
 use super::{Repo, unreadable};
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::work::retry::{is_about_content, made_of};
+use crate::work::retry::{is_about_content, is_missing, made_of};
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -260,7 +260,7 @@ fn with_stored_keys(repo: &Repo, stanza: &Stanza, mut keys: Keyring) -> Result<M
     let path = layout::archive_info(stanza);
     let load = || match load_file(repo, &path, |reader, origin| ArchiveInfo::read(reader, origin)) {
         Ok(info) => Ok(info.keys),
-        Err(error) if error.code == ErrorCode::FileMissing => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         // It is written before its copy, and so may have the newest key alone
         Err(error) => Err(kept_damaged(repo, &path, error)),
     };

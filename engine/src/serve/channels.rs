@@ -82,9 +82,14 @@ impl<W: Write> ChannelsWay<W> {
         ChannelsWay { output: Mutex::new(output), open, cancel, failure, usage, silence_max }
     }
 
+    /// Keeps the error that ends all channels. Returns the first one, which counts.
+    fn set_failure(&self, error: &Error) -> Arc<Error> {
+        Arc::clone(lock(&self.failure).get_or_insert_with(|| Arc::new(copy(error))))
+    }
+
     /// Ends all channels because of an error. The first one counts.
     fn fail(&self, error: &Error) {
-        let error = Arc::clone(lock(&self.failure).get_or_insert_with(|| Arc::new(copy(error))));
+        let error = self.set_failure(error);
         // Before the token, which knows no reason
         lock(&self.open).values().for_each(|open| open.inbox.fail(&error));
         self.cancel.cancel();
@@ -122,6 +127,8 @@ impl<W: Write> ChannelsWay<W> {
     /// has left. Others find out by themselves.
     fn tell_end(&self, error: &Error) {
         let message = AnswerMessage::encode_error(None, &ErrorAnswer::from(error)).to_vec();
+        // The thread of channel 0 may find at once that nothing can be sent any more
+        self.set_failure(error);
         let mut output = lock(&self.output);
         if output.is_within_first || output.has_first_ended || message.len() > FRAME_BYTES_MAX {
             return;

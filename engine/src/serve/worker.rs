@@ -165,7 +165,9 @@ impl Workers {
             grown: usage.grown.clone(),
         };
         let body = move || {
+            // Its memory is given back after the codecs are dropped
             let _counted = counted;
+            let rules = rules;
             let turn = line.slots.turn();
             let worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
             warnings.during(|| line.work(worker, &turn, &next));

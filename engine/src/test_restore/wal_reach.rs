@@ -12,7 +12,7 @@ use repo_format::hash::Sha1Hasher;
 use repo_format::layout::{self, ArchiveId, Stanza};
 use repo_format::wal_name::{ArchivedSegment, Lsn, SEGMENT_DIR_LEN, TimelineId, WalSegment};
 
-use super::blame::is_about_backup;
+use super::blame::about_backup;
 use crate::proof::CheckOutcome;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::info_files;
@@ -125,8 +125,10 @@ pub fn check(
     let why = match find.find(&next, false) {
         Ok(None) => format!("WAL segment {next} is missing in the archive"),
         Ok(Some(_)) => format!("WAL from segment {next} on could not be used"),
-        Err(error) if !is_about_backup(&error) => return Err(error),
-        Err(error) => format!("WAL segment {next} can't be used: {error}"),
+        Err(error) => {
+            let error = about_backup(error, &*place.repo.storage)?;
+            format!("WAL segment {next} can't be used: {error}")
+        }
     };
     let text = format!("{why}: recovery ended at {}, but the archive has WAL up to segment {last}", end.lsn);
     Ok((CheckOutcome::Failed, text))
@@ -159,10 +161,7 @@ pub fn is_good(place: &WalPlace<'_>, segment: &WalSegment, cancel: &CancelToken)
             hasher.update(buffer.get(..read).unwrap_or_default());
         }
     };
-    match good() {
-        Err(error) if is_about_backup(&error) => Ok(false),
-        result => result,
-    }
+    good().or_else(|error| about_backup(error, &*place.repo.storage).map(|_| false))
 }
 
 #[cfg(test)]
@@ -174,6 +173,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
+    use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{self, WriteOptions};
 
@@ -215,6 +215,26 @@ mod tests {
         let newest = newest_segments(&place, TimelineId(1)).unwrap();
         assert_eq!(newest, NewestSegments::from([(TimelineId(1), segment("000000010000000000000003"))]));
         assert_eq!(newest_segments(&place, TimelineId(2)).unwrap(), NewestSegments::new());
+    }
+
+    #[test]
+    fn end_of_a_connection_was_taken_for_wal_that_is_not_good() {
+        let stored = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let repo = Repo { key: 1, storage: Arc::new(stored.clone()), cipher: Cipher::None };
+        let text =
+            "archive/demo/15-1/0000000100000000/000000010000000000000003-da39a3ee5e6b4b0d3255bfef95601890afd80709";
+        storage::put(&stored, &RepoPath::new(text).unwrap(), b"damaged", WriteOptions::ATOMIC).unwrap();
+        let stanza = "demo".parse().unwrap();
+        let place = WalPlace { repo: &repo, stanza: &stanza, id: ArchiveId { version: PgVersion::V15, id: 1 } };
+        let (wal, cancel) = (segment("000000010000000000000003"), CancelToken::new());
+        let newest = NewestSegments::from([(TimelineId(1), wal)]);
+        let end = RecoveryEnd { timeline: TimelineId(1), lsn: Lsn(0x0200_0100) };
+        // archive.info is missing
+        assert!(!is_good(&place, &wal, &cancel).unwrap());
+        assert_eq!(check(&place, end, &newest, SIZE, &cancel).unwrap().0, CheckOutcome::Failed);
+        stored.end();
+        assert_eq!(is_good(&place, &wal, &cancel).unwrap_err().message, "unexpected EOF");
+        assert_eq!(check(&place, end, &newest, SIZE, &cancel).unwrap_err().message, "unexpected EOF");
     }
 
     #[test]

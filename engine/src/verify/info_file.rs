@@ -12,7 +12,7 @@ use repo_format::layout::{self, RepoPath};
 
 use crate::repo::info_files::{StoredText, parse_stored};
 use crate::storage::{self, ReadRange};
-use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
+use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally, is_missing};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes read at once.
@@ -113,7 +113,7 @@ impl<T> LoadedPair<T> {
 impl Unusable {
     /// Returns whether both are missing.
     pub fn is_missing(&self) -> bool {
-        [&self.file, &self.copy].into_iter().all(|error| error.code == ErrorCode::FileMissing)
+        [&self.file, &self.copy].into_iter().all(is_missing)
     }
 }
 
@@ -175,7 +175,7 @@ impl FilePair<'_> {
 }
 
 fn why(error: &Error) -> &'static str {
-    if error.code == ErrorCode::FileMissing { Repair::MISSING } else { Repair::DAMAGED }
+    if is_missing(error) { Repair::MISSING } else { Repair::DAMAGED }
 }
 
 fn read<T>(repo: &Repo, path: &RepoPath, cipher: &Cipher, parse: Parse<'_, T>) -> Result<(T, Sha1)> {

@@ -22,7 +22,8 @@ pub(super) use self::wal::{BadName, Segments, WalDir, is_wal_dir, is_wal_file, s
 use super::file::{BlockCheck, FileCheck, StoredPart};
 use super::info_file::Unusable;
 use crate::storage::ReadRange;
-use crate::{Error, ErrorCode, Result};
+use crate::work::retry::is_missing;
+use crate::{Error, Result};
 
 /// What the repository contains. What follows belongs to the latest archive or backup.
 pub(super) enum Fact {
@@ -285,7 +286,7 @@ pub(super) fn shown_manifest(label: &BackupLabel) -> String {
 /// Returns whether a backup is in progress, rather than damaged: it is the current one and has no manifest yet. `error` is
 /// that of reading the manifest.
 pub(super) fn is_in_progress(label: &BackupLabel, current: Option<&BackupLabel>, error: Option<&Error>) -> bool {
-    current == Some(label) && error.is_some_and(|error| error.code == ErrorCode::FileMissing)
+    current == Some(label) && error.is_some_and(is_missing)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::retry::RetryPolicy;
+use super::retry::{RetryPolicy, is_stop};
 use super::thread::{self, caught};
 use super::turn::{Slots, Turn};
 use crate::system_text;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, Result};
 
 /// Results per thread that may wait for the calling thread.
 const RESULTS_WAITING_MAX: usize = 4;
@@ -73,14 +73,14 @@ impl Crew<'_> {
     /// creates what a thread keeps between jobs (buffers, codec contexts), and gets the thread's turn to compute, which
     /// the thread releases while it waits. It is called once per thread, and again after a failed job, which may have
     /// left any state. `work` runs one job and checks the token now and then. A panic is an
-    /// error of the job ([`ErrorCode::Assert`]). `on_event` runs on the calling thread, and decides with its result
-    /// whether a failed job is a failure of the crew.
+    /// error of the job ([`ErrorCode::Assert`](crate::ErrorCode::Assert)). `on_event` runs on the calling thread, and
+    /// decides with its result whether a failed job is a failure of the crew.
     ///
     /// If the system starts fewer threads than there are workers, the calling thread does the rest of the work.
     ///
     /// # Errors
     /// The first error of `next` or `on_event`. It cancels the token that the other jobs see, and is returned when they
-    /// have ended. [`ErrorCode::Term`] if the token was cancelled.
+    /// have ended. [`ErrorCode::Term`](crate::ErrorCode::Term) if the token was cancelled.
     pub fn run<J: Send, R: Send, S>(
         self,
         mut next: impl FnMut(u32) -> Result<Option<J>> + Send,
@@ -244,7 +244,7 @@ impl<J, R> Foreman<'_, J, R> {
     fn fail(&mut self, error: Error) {
         self.group.cancel();
         match &self.failed {
-            Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
+            Some(first) if !is_stop(first) || is_stop(&error) => {}
             _ => self.failed = Some(error),
         }
     }
@@ -256,6 +256,8 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     use super::*;
+    use crate::ErrorCode;
+    use crate::work::retry::PeerFault;
     use crate::work::thread::limit;
 
     fn settings(workers: u32, retries: u32) -> CrewSettings {
@@ -371,6 +373,21 @@ mod tests {
         let failed = (2, Some(ErrorCode::FileWrite));
         assert_eq!(outcomes(false, third), [(0, None), (1, None), failed]);
         assert_eq!(outcomes(true, third), [(0, None), (1, None), failed, (3, None), (4, None)]);
+    }
+
+    #[test]
+    fn error_of_a_host_that_was_told_to_stop_was_replaced_by_its_consequence() {
+        let third = |job| match job {
+            2 => Err(Error::new(ErrorCode::Term, "raised from remote-1").cause(PeerFault)),
+            // It ends once the crew is stopped
+            3 => {
+                std::thread::sleep(Duration::from_millis(200));
+                Err(Error::new(ErrorCode::FileWrite, "unable to end the write"))
+            }
+            job => Ok(job * 2),
+        };
+        let error = sum(&settings(2, 0), third).0.unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "raised from remote-1"));
     }
 
     #[test]

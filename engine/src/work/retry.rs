@@ -119,9 +119,16 @@ pub(crate) fn patiently<R>(read: impl FnMut() -> Result<R>) -> Result<R> {
     policy.run_to_answer(pause, is_about_content, read)
 }
 
-/// A retry can't help after a signal or a broken invariant.
+/// A retry can't help after a signal or a broken invariant of this process. Those of a process on another host end only the
+/// connection to it.
 fn is_always_final(error: &Error) -> bool {
-    matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
+    matches!(error.code, ErrorCode::Term | ErrorCode::Assert) && !is_of_peer(error)
+}
+
+/// Returns whether the error is that this process, or a part of it, was told to stop. A process on another host that was told to
+/// stop ends its connections with the same code.
+pub fn is_stop(error: &Error) -> bool {
+    error.code == ErrorCode::Term && !is_of_peer(error)
 }
 
 /// The errors of all tries of one thing.
@@ -200,8 +207,13 @@ pub(crate) fn is_lasting_locally(error: &Error) -> bool {
 pub(crate) struct PeerFault;
 
 /// Returns whether the error is about a connection to another host.
-fn is_of_peer(error: &Error) -> bool {
+pub(crate) fn is_of_peer(error: &Error) -> bool {
     error.source.as_deref().is_some_and(|source| source.is::<PeerFault>())
+}
+
+/// Returns whether the error is that a file is missing. An SSH client that fails may end with the same code.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    error.code == ErrorCode::FileMissing && !is_of_peer(error)
 }
 
 /// Returns an error that was made of others. It is about a connection to another host if one of them is.
@@ -314,6 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn end_of_another_process_was_taken_for_a_signal_or_a_fault_of_this_one() {
+        for code in [ErrorCode::Term, ErrorCode::Assert] {
+            let mut tries = 0;
+            let step = || {
+                tries += 1;
+                if tries == 1 { Err(Error::new(code, "raised from remote-1").cause(PeerFault)) } else { Ok(tries) }
+            };
+            assert_eq!(RetryPolicy::new(1, HOUR).run(sleep, step).unwrap(), 2);
+        }
+        let error = || Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]");
+        assert!(is_stop(&error()) && !is_stop(&error().cause(PeerFault)));
+    }
+
+    #[test]
     fn answer_after_a_failed_try_is_returned_alone() {
         let mut codes = [ErrorCode::FileRead, ErrorCode::FileMissing].into_iter();
         let step = || Err::<(), _>(Error::new(codes.next().unwrap(), "x"));
@@ -339,6 +365,9 @@ mod tests {
         assert!(is_about_content(&error()));
         let ended = error().cause(PeerFault);
         assert!(!is_about_content(&ended) && !is_lasting_locally(&ended));
+        // As if the SSH client ended with this status
+        assert!(!is_missing(&Error::new(ErrorCode::FileMissing, "terminated unexpectedly [55]").cause(PeerFault)));
+        assert!(is_missing(&Error::new(ErrorCode::FileMissing, "missing file")));
         // It keeps its cause behind a stream, and among the errors of retries
         let ended = Error::from_io(ErrorCode::FileRead, "unable to read", ended.into());
         let ended = RetryPolicy::new(1, Duration::ZERO).run::<()>(sleep, {

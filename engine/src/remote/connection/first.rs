@@ -79,7 +79,7 @@ impl FirstRequests {
     pub(super) fn wait(self, connection: &Connection, offered: &Capabilities) -> Result<FirstAnswers> {
         let answer = |reply: Receiver<Reply>| connection.receive(&reply, None);
         self.config.map(answer).transpose()?;
-        let common = offered.common(&Capabilities::decode(answer(self.offer)?.data())?);
+        let common = offered.common(&answer(self.offer)?.read(Capabilities::decode)?);
         let cipher = self.cipher.map(answer).transpose();
         let features = answer(self.features);
         if let Some(channels) = connection.channels.as_ref().filter(|_| common.has(Capability::Channels)) {
@@ -90,7 +90,7 @@ impl FirstRequests {
         if common.has(Capability::Warnings) {
             // The thread that reads did not know what these answers may contain
             for answer in cipher.iter().chain([&features]) {
-                pass_on_warnings(&answer.message, WARNINGS_MAX, &connection.name)?;
+                answer.read(|_| pass_on_warnings(&answer.message, WARNINGS_MAX, &connection.name))?;
             }
             connection.shared.has_warnings.store(true, Ordering::Relaxed);
         }
@@ -106,7 +106,10 @@ impl Connection {
     /// # Errors
     /// [`ErrorCode::Format`] if the server's answer is damaged.
     pub(crate) fn features(&self) -> Result<FeaturesAnswer<'_>> {
-        FeaturesAnswer::decode(self.first.get().and_then(|first| first.features.data()))
+        match self.first.get() {
+            Some(first) => first.features.read(FeaturesAnswer::decode),
+            None => FeaturesAnswer::decode(None),
+        }
     }
 
     /// Returns the server's answer to the question for [`cipher_options`], if it was asked.

@@ -1,6 +1,6 @@
 use std::io::{Cursor, ErrorKind, IoSlice, Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,9 +21,20 @@ struct NoOptions;
 impl ServedOptions for NoOptions {
     fn value(&self, name: &str) -> Result<OptionValue> {
         assert_ne!(name, "panics");
-        if name == "takes long" {
-            std::thread::sleep(Duration::from_secs(2));
-        }
+        Ok(OptionValue::Null)
+    }
+}
+
+/// Tells when it is asked, and answers when the test says so.
+struct SlowOptions {
+    begun: Sender<()>,
+    may_end: Mutex<Receiver<()>>,
+}
+
+impl ServedOptions for SlowOptions {
+    fn value(&self, _: &str) -> Result<OptionValue> {
+        self.begun.send(()).unwrap();
+        self.may_end.lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap();
         Ok(OptionValue::Null)
     }
 }
@@ -383,17 +394,20 @@ fn way_that_takes_no_more_ends_the_connection_with_the_reason() {
 fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
     let cancel = CancelToken::new();
     let (sender, frames) = channel();
-    let options = Call::Options(OptionsRequest { names: vec!["takes long"] });
+    let options = Call::Options(OptionsRequest { names: vec!["repo1-cipher-type"] });
     sender.send(Ok(data(0, &options.encode(2, Dialect::NEWEST).to_vec()))).unwrap();
     let got = Got::default();
-    let mut first = served(&cancel);
+    let (begun, begins) = channel();
+    let (end, may_end) = channel();
+    let slow = Box::new(SlowOptions { begun, may_end: Mutex::new(may_end) });
+    let mut first = Served::new(ServedStorage::DataDirectory(Path::new("/none").to_owned()), slow, cancel.clone());
     let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
     first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
     let input = Cursor::new(offer(0)).chain(Later(frames, Vec::new()));
     let server = Server::greet(input, got.clone()).unwrap();
     std::thread::scope(|scope| {
         let serves = scope.spawn(move || server.serve(first));
-        std::thread::sleep(Duration::from_millis(300));
+        begins.recv_timeout(Duration::from_secs(60)).unwrap();
         cancel.cancel_by_signal(15);
         sender.send(Err(cancel.check().unwrap_err())).unwrap();
         let text = "terminated on signal [SIGTERM]";
@@ -402,6 +416,7 @@ fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(!serves.is_finished(), "it is still at work");
+        end.send(()).unwrap();
         assert_eq!(serves.join().unwrap().unwrap_err().code, ErrorCode::Term);
         // Nothing follows
         let all = got.0.lock().unwrap();
@@ -409,6 +424,15 @@ fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
         assert!(all.ends_with(&end));
         assert_eq!(all.windows(text.len()).filter(|window| *window == text.as_bytes()).count(), 1);
     });
+}
+
+#[test]
+fn first_channel_found_no_reason_why_it_could_not_send() {
+    let way =
+        ChannelsWay::new(Got::default(), CancelToken::new(), Usage::of_connection().with_channels(), Duration::ZERO);
+    way.tell_end(&Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    let error = super::Output { way: &way, channel: 0 }.write(b"x").unwrap_err();
+    assert_eq!(Error::from_io(ErrorCode::FileWrite, "unable to write message", error).code, ErrorCode::Term);
 }
 
 #[test]

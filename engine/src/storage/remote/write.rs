@@ -255,7 +255,7 @@ impl Drop for RemoteWriter {
         if let Some(path) = &self.temporary {
             sent.push(connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
         }
-        if !connection.is_one_of_several() {
+        if self.lane.is_alone() {
             return;
         }
         // What is on its way must not reach a file that another connection then creates under this name. So nothing more is written

@@ -12,7 +12,7 @@ use super::format::{self, FILE_BYTES_MAX};
 use super::{CLOCK_AHEAD_MAX, FileKey, Memory, Record};
 use crate::storage::{self, EntryKind, ReadRange, WriteOptions};
 use crate::system_text;
-use crate::work::retry::is_about_content;
+use crate::work::retry::{is_about_content, is_stop};
 use crate::{Error, ErrorCode, Repo, Result, detail, warn};
 
 /// The suffix of files with records of good files.
@@ -62,7 +62,7 @@ impl<'a> Keeper<'a> {
         let mut keeper = Keeper { repo, dir, earlier, own, written: Instant::now(), faults };
         let memory = match keeper.read(now.saturating_add(CLOCK_AHEAD_MAX)) {
             Ok(memory) => memory,
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             Err(error) => {
                 keeper.faults = vec![error];
                 Memory::default()
@@ -111,7 +111,7 @@ impl<'a> Keeper<'a> {
                         has_lost_bad = true;
                     }
                 }),
-                Err(error) if error.code == ErrorCode::Term => return Err(error),
+                Err(error) if is_stop(&error) => return Err(error),
                 Err(error) => Err(error),
             };
             let Err(error) = result else {

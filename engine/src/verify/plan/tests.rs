@@ -4,6 +4,7 @@ use super::super::facts::{
     DIFF, FULL, INCR, block, bundling, empty, in_backup, in_bundle, manifest, plain, plan, stanza,
 };
 use super::*;
+use crate::ErrorCode;
 
 fn label(text: &str) -> BackupLabel {
     text.parse().unwrap()

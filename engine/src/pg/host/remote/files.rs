@@ -114,7 +114,7 @@ impl RemoteFiles {
         };
         let answer = asked.wait()?;
         let info = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info;
-        info.map(|info| self.attributes(&info)).transpose()
+        info.map(|info| answer.read(|_| self.attributes(&info))).transpose()
     }
 }
 
@@ -146,9 +146,10 @@ impl PgFiles for RemoteFiles {
             let is_name = !matches!(entry.name, "" | "." | "..") && !entry.name.contains('/');
             if !is_name || path.len() + entry.name.len() >= PATH_BYTES_MAX {
                 let text = format!("'{}' in the list of '{path}' is not a file name", entry.name);
-                return Err(Error::new(ErrorCode::Protocol, text));
+                return answer.read(|_| Err(Error::new(ErrorCode::Protocol, text)));
             }
-            entries.push(DirEntry { name: entry.name.to_owned(), attributes: self.attributes(&entry.info)? });
+            let attributes = answer.read(|_| self.attributes(&entry.info))?;
+            entries.push(DirEntry { name: entry.name.to_owned(), attributes });
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(Some(entries))
@@ -172,7 +173,7 @@ impl PgFiles for RemoteFiles {
     fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
         let answer = self.ask_info(link, false)?.wait()?;
         let Some(info) = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info else { return Ok(None) };
-        match detail(&info)?.link_target {
+        match answer.read(|_| detail(&info))?.link_target {
             Some(target) => Ok(Some(target.to_owned())),
             None => {
                 let text = format!("unable to get destination for link '{link}'");

@@ -265,14 +265,14 @@ impl JobStream {
             self.silent.1 += 1;
             let waited = self.silent.0.elapsed().as_millis() / SILENT_INTERVAL.as_millis();
             if u128::from(self.silent.1.saturating_sub(SILENT_MAX)) > waited {
-                return Err(Error::new(ErrorCode::Protocol, "chunks of a job are empty before its end"));
+                return Err(self.connection.refuse("chunks of a job are empty before its end"));
             }
         } else {
             self.silent = (Instant::now(), 0);
         }
         self.progress.reach(chunk.bytes_done);
         let part = answer.part(chunk.data);
-        self.end = chunk.end.map(OwnedEnd::new).transpose()?;
+        self.end = answer.read(|_| chunk.end.map(OwnedEnd::new).transpose())?;
         self.chunk = answer.into_part(part);
         match self.end {
             Some(_) => Ok(()),

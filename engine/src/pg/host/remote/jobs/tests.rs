@@ -17,6 +17,7 @@ use crate::pipeline::backup::{BlockJob, CodecPool, CopyFrom, CopyMethod, CopyOut
 use crate::progress::BytesUnderWay;
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
+use crate::work::retry::is_of_peer;
 
 /// A repository in memory.
 #[derive(Default)]
@@ -323,6 +324,15 @@ fn empty_control_file_and_ranges_of_pages_behind_the_end_were_accepted() {
     {
         assert!(damaged(ranges).is_err(), "{ranges:?}");
     }
+}
+
+#[test]
+fn result_of_a_job_that_could_not_be_read_was_no_error_of_the_connection() {
+    let (size, checksum, size_repo) = (1, &[1, 2, 3][..], 1);
+    let copied = CopiedFile { size, checksum, size_repo, checksum_repo: None, offset: 0, map_size: None, pages: None };
+    let end = (1, Sha1::of(&[1]), vec![JobFileResult::Copied(copied)]);
+    let error = answered(&job(None, vec![file("pg_data/a", 1)]), vec![(vec![1], Some(end))]).unwrap_err();
+    assert!(is_of_peer(&error) && error.message.contains("checksum has another size"), "{error}");
 }
 
 /// A file in blocks that was stored before with this content.
