@@ -13,7 +13,7 @@ use engine::tls::ClientSettings;
 use repo_format::layout::Stanza;
 use repo_format::lock_file::lock_name;
 
-use crate::config::decl::{IndexGroup, Role};
+use crate::config::decl::{Command, IndexGroup, Role};
 use crate::config::handle::OptIndexed;
 use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 
@@ -174,7 +174,7 @@ impl Served {
         replace.extend(self.group_options(config, key));
         let replace: Vec<(&str, Replacement)> =
             replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        let (command, role) = (config.command(), Role::Remote);
+        let (command, role) = (far_command(config.command()), Role::Remote);
         Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote }))
     }
 
@@ -209,6 +209,12 @@ impl Served {
         }
         replace
     }
+}
+
+/// Returns the command whose role serves a command. pgBackRest knows none of rbr's own; what they do with a repository, the one
+/// of `verify` serves.
+fn far_command(command: Command) -> Command {
+    if command.decl().own { Command::Verify } else { command }
 }
 
 /// Returns the level of compression between hosts. 0 disables it.
@@ -260,6 +266,19 @@ mod tests {
         let (count, idle, interval) = (all.count.unwrap(), all.idle.unwrap(), all.interval.unwrap());
         assert_eq!(idle, Duration::from_secs(60));
         assert!(idle + interval * count < Duration::from_secs(1860), "{all:?}");
+    }
+
+    #[test]
+    fn command_that_pgbackrest_does_not_know_was_sent_to_the_other_host() {
+        let host = "--stanza=demo --repo1-host=far --repo1-host-user=backup";
+        for (command, sent) in [
+            ("recovery-points", "verify:remote"),
+            ("test-restore --scratch-path=/scratch", "verify:remote"),
+            ("restore --pg1-path=/data", "restore:remote"),
+        ] {
+            let arguments = REPO.process_arguments(&resolved(&format!("{command} {host}")), 1, 0, false).unwrap();
+            assert_eq!(arguments.last().map(String::as_str), Some(sent), "{arguments:?}");
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::recovery_points::ArchivePoints;
 use crate::repo::{formats, info_files};
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
+use crate::work::retry::is_stop;
 use crate::{Error, ErrorCode, Repo, Result, info, log};
 
 /// The status of a report without faults if not all was read.
@@ -82,7 +83,7 @@ impl VerifyFindings {
     /// # Errors
     /// A signal arrived.
     fn ended(error: Error) -> Result<Self> {
-        if error.code == ErrorCode::Term {
+        if is_stop(&error) {
             return Err(error);
         }
         Ok(VerifyFindings { ended: Some(error), ..VerifyFindings::default() })

@@ -10,7 +10,7 @@ use repo_format::manifest::Manifest;
 
 use super::{Backup, refresh, whole};
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
-use crate::work::retry::is_missing;
+use crate::work::retry::{is_missing, patiently};
 use crate::{Result, ending, warn};
 
 /// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
@@ -45,12 +45,13 @@ pub(super) fn complete(
     };
     let load_archive_info = || refresh::load(repo, stanza);
     // Anew: others may have changed it while files were copied
-    let load_backup_info = || info_files::load_backup_info(repo, stanza);
+    let load_backup_info = || patiently(|| info_files::load_backup_info_to_save(repo, stanza));
     let (loaded, done) =
         repo.both(|| Ok(repo.both(load_archive_info, load_backup_info)), || steps(repo, [&save_history, &link_latest]));
     done?;
     let (archive, info) = loaded?;
-    let mut info = info?;
+    // The begin of the backup has warned of a file that stays unreadable
+    let mut info = info?.info;
     if whole::check_needed(&info, manifest).is_err() {
         // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,
         // another host has expired it

@@ -12,7 +12,8 @@ use super::signature::ProofVerifier;
 use super::store::{self, ProofPlace, StoredProof};
 use crate::repo::info_files;
 use crate::test_restore::manifest_sha256;
-use crate::{ErrorCode, Repo, Result};
+use crate::work::retry::is_stop;
+use crate::{Repo, Result};
 
 /// What a proof is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub fn verify(
         let attested = |standing, proof, error| AttestedProof { place: place.clone(), standing, proof, error };
         let proof = match store::load(repo, stanza, place) {
             Ok(proof) => proof,
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             Err(error) => return Ok(attested(Standing::Unreadable, None, Some(error.to_string()))),
         };
         let entry = info.backups.get(&place.label);
@@ -104,7 +105,7 @@ pub fn verify(
                 match has_manifest(repo, stanza, place, &cipher, &proof) {
                     Ok(true) if is_same => Standing::Valid,
                     Ok(_) => Standing::OtherBackup,
-                    Err(error) if error.code == ErrorCode::Term => return Err(error),
+                    Err(error) if is_stop(&error) => return Err(error),
                     // Other proofs can be checked nevertheless
                     Err(error) => return Ok(attested(Standing::Unreadable, None, Some(error.to_string()))),
                 }
@@ -156,7 +157,7 @@ pub(crate) fn newest_proven(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> 
         let Some(cluster) = cluster else { continue };
         let report = match store::load(repo, stanza, place) {
             Ok(proof) => proof.report,
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             Err(error) => {
                 found.unreadable.push((label.clone(), error.to_string()));
                 continue;

@@ -143,7 +143,8 @@ impl LaneUse {
     /// Returns whether files are written over no other connection to the host.
     pub(crate) fn is_alone(&self) -> bool {
         let is_first = Arc::ptr_eq(&self.lane.connection, &self.first);
-        is_first && !self.first.is_one_of_several() && lock(&self.more.state).lanes.is_empty()
+        let state = lock(&self.more.state);
+        is_first && !self.first.is_one_of_several() && state.lanes.is_empty() && !state.is_opening
     }
 
     /// Ends this connection and that of the command itself, so that nothing more is done on the host.

@@ -30,7 +30,7 @@ impl LoadedBackups {
 }
 
 /// Returns whether the error of reading a file of the repository stays.
-pub(super) fn lasts(repo: &Repo, error: &Error) -> bool {
+pub(crate) fn lasts(repo: &Repo, error: &Error) -> bool {
     repo.storage.features().errors_last && is_unreadable(error)
 }
 

@@ -68,6 +68,8 @@ struct State {
     unclear_writes_left: u32,
     listed: Option<Vec<String>>,
     has_ended: bool,
+    /// The code of a connection that has ended, if not that of a damaged file.
+    end_code: Option<ErrorCode>,
 }
 
 impl State {
@@ -85,11 +87,11 @@ impl State {
         let ended = self.has_ended.then_some(Fault::Ended);
         ended.or_else(|| self.faults.iter().find(befalls).cloned())
     }
-}
 
-/// The error of a connection to another host that has ended. It has the code of a damaged file.
-fn end_of_connection() -> Error {
-    Error::new(ErrorCode::Format, "unexpected EOF").cause(PeerFault)
+    /// The error of a connection to another host that has ended. It has the code of a damaged file.
+    fn end_of_connection(&self) -> Error {
+        Error::new(self.end_code.unwrap_or(ErrorCode::Format), "unexpected EOF").cause(PeerFault)
+    }
 }
 
 /// A function that runs at a call.
@@ -186,6 +188,13 @@ impl FaultyStorage {
         self.with(|state| state.has_ended = true);
     }
 
+    /// The code of the error once the connection has ended.
+    #[must_use]
+    pub fn ends_with(self, code: ErrorCode) -> Self {
+        self.with(|state| state.end_code = Some(code));
+        self
+    }
+
     /// Every call so far.
     pub fn calls(&self) -> Vec<(Op, RepoPath)> {
         self.with(|state| state.calls.clone())
@@ -206,7 +215,7 @@ impl FaultyStorage {
         match (fault, done) {
             (None, Some(done)) => return done,
             (_, Some(Err(error))) => return Err(error),
-            (Some(Fault::Ended), _) => return Err(end_of_connection()),
+            (Some(Fault::Ended), _) => return Err(self.with(|state| state.end_of_connection())),
             _ => {}
         }
         Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")))
@@ -223,7 +232,8 @@ impl RepoStorage for FaultyStorage {
     }
 
     fn connected(&self) -> Result<()> {
-        if self.with(|state| state.has_ended) { Err(end_of_connection()) } else { self.inner.connected() }
+        let ended = self.with(|state| state.has_ended.then(|| state.end_of_connection()));
+        ended.map_or_else(|| self.inner.connected(), Err)
     }
 
     fn display(&self, path: &RepoPath) -> String {

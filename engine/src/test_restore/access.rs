@@ -7,6 +7,7 @@ use crate::pg::PgSettings;
 use crate::pg::client::PgClient;
 use crate::pg::connection::{PgConnection, Row};
 use crate::users::Users;
+use crate::work::retry::is_stop;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// How long a single query may take. Reading a large table takes many hours.
@@ -51,7 +52,7 @@ impl PgAccess {
                 match is_super {
                     Ok(rows) if rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") => return Ok(access),
                     Ok(_) => break,
-                    Err(error) if error.code == ErrorCode::Term => return Err(error),
+                    Err(error) if is_stop(&error) => return Err(error),
                     Err(error) => failure = error,
                 }
             }

@@ -13,6 +13,7 @@ use super::server::run_tool;
 use super::sql_file;
 use crate::proof::report::shortened;
 use crate::proof::{CheckOutcome, CheckReport};
+use crate::work::retry::is_stop;
 use crate::{CancelToken, Error, ErrorCode, Result, info};
 
 /// The maximum size of an SQL file, in bytes.
@@ -69,7 +70,7 @@ impl CheckList {
     /// The same as [`CheckList::run`].
     pub fn add(&mut self, name: &str, begin: Instant, found: Result<Found>) -> Result<()> {
         let (result, detail) = match found {
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             Err(error) if !is_about_backup(&error) => return Err(error.context(format!("check {name}"))),
             Err(error) => (CheckOutcome::Failed, format!("[{:03}] {error}", error.code.number())),
             Ok(found) => found,

@@ -11,6 +11,7 @@ use repo_format::info::Origin;
 use repo_format::layout::{self, RepoPath};
 
 use crate::repo::info_files::{StoredText, parse_stored};
+use crate::repo::unreadable;
 use crate::storage::{self, ReadRange};
 use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally, is_missing};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
@@ -84,6 +85,7 @@ impl Repair {
     pub const MISSING: &str = "missing";
     pub const DAMAGED: &str = "damaged";
     pub const DIFFERENT: &str = "damaged or out of date";
+    pub const UNREADABLE: &str = "not readable";
 }
 
 /// The content of a file that is stored twice.
@@ -146,9 +148,7 @@ impl FilePair<'_> {
                         detail!("{} does not match {}", copy.file_name(), self.path.file_name());
                         repair(&self.path, &copy, Repair::DIFFERENT)
                     }
-                    // What can't be read now may be intact
-                    Err(error) if !is_about_content(&error) => None,
-                    Err(error) => repair(&self.path, &copy, why(&error)),
+                    Err(error) => self.why(&error).and_then(|why| repair(&self.path, &copy, why)),
                 };
                 Ok(LoadedPair { content, from_copy: false, repair })
             }
@@ -158,11 +158,22 @@ impl FilePair<'_> {
             }
             Err(error) => match self.load_one(&copy, &shown, parse) {
                 Ok((content, _)) => {
-                    let repair = if is_about_content(&error) { repair(&copy, &self.path, why(&error)) } else { None };
+                    let repair = self.why(&error).and_then(|why| repair(&copy, &self.path, why));
                     Ok(LoadedPair { content, from_copy: true, repair })
                 }
                 Err(copy) => Err(Box::new(Unusable { file: error, copy })),
             },
+        }
+    }
+
+    /// Why one of the two is damaged; `None` for what can't be read now, because it may be intact.
+    fn why(&self, error: &Error) -> Option<&'static str> {
+        if is_missing(error) {
+            Some(Repair::MISSING)
+        } else if is_about_content(error) {
+            Some(Repair::DAMAGED)
+        } else {
+            unreadable::lasts(self.repo, error).then_some(Repair::UNREADABLE)
         }
     }
 
@@ -172,10 +183,6 @@ impl FilePair<'_> {
             detail!("{error}{name}");
         })
     }
-}
-
-fn why(error: &Error) -> &'static str {
-    if is_missing(error) { Repair::MISSING } else { Repair::DAMAGED }
 }
 
 fn read<T>(repo: &Repo, path: &RepoPath, cipher: &Cipher, parse: Parse<'_, T>) -> Result<(T, Sha1)> {

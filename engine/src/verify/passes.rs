@@ -26,8 +26,8 @@ use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
 use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::work::retry::{RetryPolicy, is_lasting_locally};
-use crate::{Error, ErrorCode, Result, detail, warn};
+use crate::work::retry::{RetryPolicy, is_lasting_locally, is_stop};
+use crate::{Error, Result, detail, warn};
 
 /// Jobs of one worker that read. Each has a decoder with its window.
 const JOBS_PER_WORKER_MAX: u32 = 3;
@@ -217,7 +217,7 @@ impl Passes<'_> {
             },
         );
         let ended = match done {
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if is_stop(&error) => return Err(error),
             done => done.err(),
         };
         let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -140,6 +140,29 @@ fn end_of_a_connection_made_verify_forget_damage_that_it_had_found() {
     }
 }
 
+#[test]
+fn process_on_the_other_host_that_was_told_to_stop_made_verify_forget_damage() {
+    let world = World::new(None);
+    (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let bad = world.dir.path().join(format!("repo/backup/demo/{label}/pg_data/base/7/0.lz4"));
+    fs::write(bad, "damage").unwrap();
+    for code in [ErrorCode::Term, ErrorCode::Assert] {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let is_late = move |op, path: &RepoPath| {
+            let is_file = op == Op::Read && path.as_str().contains("base/7/");
+            is_file && reads.fetch_add(1, Ordering::SeqCst) >= 15
+        };
+        let storage = ending_when(&world.repo.storage, is_late).ends_with(code);
+        let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
+        let request = VerifyRequest { job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+        let summary = crate::verify::run(&request, &world.session(&repo), &repo).unwrap();
+        assert_eq!((summary.errors, summary.unread.total), (2, 1), "{code:?}");
+        assert!(summary.first_faults[0].contains("base/7/0"), "{:?}", summary.first_faults);
+        assert_eq!(summary.ended.map(|error| error.code), Some(code));
+    }
+}
+
 /// Storage whose connection ends after so many calls.
 fn ending_after(storage: &Arc<dyn RepoStorage>, left: usize) -> FaultyStorage {
     let calls = Arc::new(AtomicUsize::new(0));

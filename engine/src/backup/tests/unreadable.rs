@@ -3,6 +3,7 @@
 use super::*;
 use crate::expire::ExpireRequest;
 use crate::repo::formats;
+use crate::storage;
 
 /// Puts something unreadable in the place of a file. Returns where.
 fn make_unreadable(world: &World, path: &RepoPath) -> PathBuf {
@@ -90,4 +91,50 @@ fn archive_info_that_can_not_be_read_is_not_replaced() {
     let error = world.session(&world.repo).backup(&world.settings(BackupType::Full)).unwrap_err();
     assert!(error.message.contains("archive.info"), "{error}");
     assert!(fs::symlink_metadata(place).unwrap().is_symlink());
+}
+
+#[test]
+fn repository_with_an_unreadable_info_file_or_manifest_was_valid_for_verify() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let manifest = RepoPath::new(format!("backup/demo/{label}/backup.manifest")).unwrap();
+    for path in [layout::backup_info(&stanza()), manifest] {
+        for path in [path.clone(), layout::copy(&path)] {
+            make_unreadable(&world, &path);
+            let verify = |repair| {
+                let request = VerifyRequest { repair, ..VerifyRequest::default() };
+                crate::verify::run(&request, &world.session(&world.repo), &world.repo).unwrap()
+            };
+            let summary = verify(false);
+            assert_eq!((summary.errors, summary.half_whole), (0, 1), "{path:?}");
+            assert!(summary.into_error().is_some(), "{path:?}");
+            assert_eq!(verify(true).half_whole, 0, "{path:?}");
+            let summary = verify(false);
+            assert!(summary.half_whole == 0 && summary.into_error().is_none(), "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn end_of_a_backup_wrote_an_older_copy_over_a_backup_info_that_it_could_not_read_for_a_moment() {
+    let world = World::new(None);
+    let first = world.run(world.settings(BackupType::Full)).unwrap();
+    let path = layout::backup_info(&stanza());
+    let mut newer = world.info();
+    newer.backups.get_mut(&first).unwrap().annotation.insert("keep".to_owned(), "legal".to_owned());
+    // Whoever wrote it was killed before the copy
+    let copy = storage::get(&*world.repo.storage, &layout::copy(&path), info_files::SIZE_MAX).unwrap().unwrap();
+    info_files::save_backup_info(&world.repo, &stanza(), &newer).unwrap();
+    storage::put(&*world.repo.storage, &layout::copy(&path), &copy, WriteOptions::ATOMIC).unwrap();
+    // The last read of the file
+    let count = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let on = |storage: &FaultyStorage| Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+    world.run_on(&on(&count), world.settings(BackupType::Full)).unwrap();
+    let reads: Vec<_> = count.calls().into_iter().filter(|(op, _)| *op == Op::Read).collect();
+    info_files::save_backup_info(&world.repo, &stanza(), &newer).unwrap();
+    storage::put(&*world.repo.storage, &layout::copy(&path), &copy, WriteOptions::ATOMIC).unwrap();
+    let last = reads.iter().rposition(|(_, read)| *read == path).unwrap() as u64 + 1;
+    let failing = FaultyStorage::new(Arc::clone(&world.repo.storage)).fail(Op::Read, last);
+    world.run_on(&on(&failing), world.settings(BackupType::Full)).unwrap();
+    assert_eq!(world.info().backups[&first].annotation["keep"], "legal");
 }
