@@ -57,6 +57,8 @@ enum Fault {
     Ended,
     /// Every call of this kind on a path that contains this text.
     Path(Op, String),
+    /// The nth call (from 1) of this kind on this path, once.
+    NthOf(Op, RepoPath, u64),
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,10 @@ impl State {
             Fault::CrashAt(n) => changes >= *n,
             Fault::Ended => self.has_ended,
             Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
+            Fault::NthOf(which, of, n) => {
+                let is_one = |called: &&(Op, RepoPath)| called.0 == op && called.1 == *of;
+                *which == op && path == of && self.calls.iter().filter(is_one).count() as u64 == *n
+            }
         };
         let ended = self.has_ended.then_some(Fault::Ended);
         ended.or_else(|| self.faults.iter().find(befalls).cloned())
@@ -131,6 +137,13 @@ impl FaultyStorage {
     pub fn list_only(self, names: &[&str]) -> Self {
         let names = names.iter().map(|&name| name.to_owned()).collect();
         self.with(|state| state.listed = Some(names));
+        self
+    }
+
+    /// Fails the nth call (from 1) of this kind on this path.
+    #[must_use]
+    pub fn fail_of(self, op: Op, path: &RepoPath, n: u64) -> Self {
+        self.with(|state| state.faults.push(Fault::NthOf(op, path.clone(), n)));
         self
     }
 
