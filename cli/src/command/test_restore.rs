@@ -11,7 +11,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::command::restore;
 use crate::config::handle::Opt;
-use crate::config::{Config, opt};
+use crate::config::{Command, Config, opt};
 use crate::exit::{self, ExitStatus};
 use crate::progress::LiveProgress;
 use crate::render::proof_text;
@@ -61,8 +61,10 @@ fn keep(config: &Config, report: &ProofReport, signer: Option<&ProofSigner>) -> 
     engine::info!("repo{}: proof is kept as '{}'", report.repo, repo.storage.display(&path));
     let request = AnnotateRequest::new(report.backup.label.parse()?).set("rbr-proof", annotation(report));
     let end = Instant::now() + ANNOTATE_MAX;
+    // On another host this command takes the lock that keeps the backups of pgBackRest out
+    let annotates = config.with_command(Command::Annotate);
     loop {
-        match repos::session(config, &[report.repo])?.annotate(&request) {
+        match repos::session(&annotates, &[report.repo])?.annotate(&request) {
             Err(error) if error.code == ErrorCode::LockAcquire && Instant::now() < end => {
                 exit::cancel_token().sleep(ANNOTATE_PAUSE)?;
             }
