@@ -77,7 +77,10 @@ fn serve_client(
         Ok(begun) => begun,
         Err(error) => {
             let told = server.refuse(&error);
+            // A client sends its first requests at once. The answer may be lost if the connection is closed before they are read
+            session.set_deadline(Some(Instant::now() + CLOSE_WAIT));
             session.close_writing();
+            let _ = copy_buffered(&mut server.into_streams().0, &mut io::sink());
             return told.and(Err(named(explained(error))));
         }
     };

@@ -273,7 +273,7 @@ impl Connection {
             // Whoever waits on another channel finds the error of this one
             way.inspect(|way| way.end());
         })?;
-        let first = FirstRequests::send(&connection.shared, &beginning)?;
+        let first = FirstRequests::send(&connection.shared, &beginning);
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),

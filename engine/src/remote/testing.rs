@@ -1,10 +1,11 @@
 //! Connections within a test: the server is a thread.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use protocol::greeting::{self, Service};
@@ -58,6 +59,48 @@ pub(crate) fn connect_within(
 /// Connects to a server that runs on a thread, and offers channels.
 pub(crate) fn connect_with_channels(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
     connect_offering(Capabilities::own(), Duration::from_secs(60), server)
+}
+
+/// Connects to a server that runs on a thread, and waits after each write, a while for the end of what it sends.
+pub(crate) fn connect_slowly(server: impl FnOnce(UnixStream) + Send + 'static) -> Result<Arc<Connection>> {
+    let (near, far) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || server(far));
+    let (sender, ended) = channel();
+    let input = Box::new(WatchedInput(near.try_clone().unwrap(), sender));
+    let output = Box::new(SlowOutput(near.try_clone().unwrap(), ended));
+    let opened = Opened { link: Box::new(SocketLink(near)), input, output };
+    let offered = Capabilities::own().without(Capability::Channels);
+    Connection::over(&thread_settings(), Beginning { kind: "ssh", offered, ..Beginning::default() }, opened)
+}
+
+/// Tells that it has come to its end.
+struct WatchedInput(UnixStream, Sender<()>);
+
+impl Read for WatchedInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        if read == 0 {
+            let _ = self.1.send(());
+        }
+        Ok(read)
+    }
+}
+
+/// Waits after each write until the input was at its end for some time.
+struct SlowOutput(UnixStream, Receiver<()>);
+
+impl Write for SlowOutput {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(buffer)?;
+        if self.1.recv_timeout(Duration::from_millis(500)).is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The settings of the server on the thread.

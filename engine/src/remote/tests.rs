@@ -10,7 +10,8 @@ use protocol::storage::{FeaturesAnswer, PathRemoveRequest, StorageFeatures};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
 use super::testing::{
-    Script, connect, connect_with_channels, connect_within, offer_without_channels, serve_data, serve_repository,
+    Script, connect, connect_slowly, connect_with_channels, connect_within, offer_without_channels, serve_data,
+    serve_repository,
 };
 use crate::storage::full::no_space;
 use crate::work::retry::is_stop;
@@ -107,6 +108,17 @@ fn server_that_refuses_is_not_used() {
         });
         assert_eq!(connection.err().map(|error| error.code), Some(ErrorCode::Stop));
     }
+}
+
+#[test]
+fn refusal_was_lost_if_the_server_ended_before_the_next_request_was_sent() {
+    let connection = connect_slowly(|stream| {
+        let mut script = Script::new(stream);
+        script.read();
+        script.refuse(&crate::Error::new(ErrorCode::Access, "access denied"));
+    });
+    let error = connection.err().unwrap();
+    assert_eq!(error.code, ErrorCode::Access, "{error}");
 }
 
 /// What this side takes from an error of a server with these capabilities about the space of its storage.

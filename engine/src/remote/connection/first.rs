@@ -15,14 +15,18 @@ use crate::Result;
 use crate::remote::answers::{WARNINGS_MAX, pass_on_warnings};
 use crate::remote::shared::UNKNOWN_US;
 
-/// Requests that were sent.
+/// A request that was sent, or the error that ended the connection before.
+type Sent = Result<Receiver<Reply>>;
+
+/// The first requests, which wait for their answers. A server that refuses one ends the connection, maybe before the next one
+/// is sent. So what can't be sent is no error until it is known how the ones before were answered.
 pub(super) struct FirstRequests {
     /// The command line, which a process that serves a TLS session does not have.
-    config: Option<Receiver<Reply>>,
-    offer: Receiver<Reply>,
-    cipher: Option<Receiver<Reply>>,
+    config: Option<Sent>,
+    offer: Sent,
+    cipher: Option<Sent>,
     /// Must come before all other requests about files.
-    features: Receiver<Reply>,
+    features: Sent,
 }
 
 /// Their answers.
@@ -41,10 +45,7 @@ pub(crate) fn cipher_options(key: u32) -> [String; 2] {
 
 impl FirstRequests {
     /// Sends them.
-    ///
-    /// # Errors
-    /// The error that ended the connection.
-    pub(super) fn send(shared: &Shared, beginning: &Beginning<'_>) -> Result<Self> {
+    pub(super) fn send(shared: &Shared, beginning: &Beginning<'_>) -> Self {
         let send = |call: &Call<'_>| {
             let (sender, reply) = channel();
             // A server of another dialect is not used, whatever it makes of them
@@ -54,7 +55,6 @@ impl FirstRequests {
             let arguments = arguments.iter().map(String::as_str).collect();
             send(&Call::Config(ConfigRequest { arguments }))
         });
-        let config = config.transpose()?;
         let capabilities = beginning.offered.clone();
         // Nothing is said of what follows to a server that is not to send frames
         let following = match capabilities.has(Capability::Channels) {
@@ -62,13 +62,13 @@ impl FirstRequests {
             false => 0,
         };
         // pgBackRest passes over what is offered, and answers without data
-        let offer = send(&Call::Offer(Offer { capabilities, following }))?;
+        let offer = send(&Call::Offer(Offer { capabilities, following }));
         let cipher = beginning.cipher_key.map(|key| {
             let names = cipher_options(key);
             let names = names.iter().map(String::as_str).collect();
             send(&Call::Options(OptionsRequest { names }))
         });
-        Ok(FirstRequests { config, offer, cipher: cipher.transpose()?, features: send(&Call::Features)? })
+        FirstRequests { config, offer, cipher, features: send(&Call::Features) }
     }
 
     /// Waits for the answers. `offered` is what the server was offered. From then on there are frames if both sides have
@@ -77,7 +77,7 @@ impl FirstRequests {
     /// # Errors
     /// The server's first error, such as a lock that is held there, or the error that ended the connection.
     pub(super) fn wait(self, connection: &Connection, offered: &Capabilities) -> Result<FirstAnswers> {
-        let answer = |reply: Receiver<Reply>| connection.receive(&reply, None);
+        let answer = |sent: Sent| connection.receive(&sent?, None);
         self.config.map(answer).transpose()?;
         let common = offered.common(&answer(self.offer)?.read(Capabilities::decode)?);
         let cipher = self.cipher.map(answer).transpose();
