@@ -29,7 +29,7 @@ use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Received, ReceivedPart};
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
-use super::{RemoteSettings, Way, tls};
+use super::{RemoteSettings, Way, patience, tls};
 use crate::log::Inherited;
 use crate::storage::full::{said_by_pgbackrest, with_no_space};
 use crate::work::retry::PeerFault;
@@ -187,6 +187,10 @@ impl Connection {
     }
 
     fn begin(settings: &RemoteSettings, offered: Capabilities) -> Result<Arc<Self>> {
+        patience::open(settings, || Self::begin_once(settings, offered.clone()))
+    }
+
+    fn begin_once(settings: &RemoteSettings, offered: Capabilities) -> Result<Arc<Self>> {
         let (kind, opened) = match &settings.way {
             Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
