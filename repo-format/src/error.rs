@@ -322,7 +322,10 @@ mod tests {
         let said = "peer closed connection without sending TLS close_notify";
         let address = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
         assert_eq!(system_text(&format!("{said}{address}")), said);
-        assert_eq!(system_text(&format!("read: {said}{address}: {said}{address}: end")), format!("read: {said}: {said}: end"));
+        assert_eq!(
+            system_text(&format!("read: {said}{address}: {said}{address}: end")),
+            format!("read: {said}: {said}: end")
+        );
         assert_eq!(system_text(&format!("x ({said}{address})")), format!("x ({said})"));
         for other in ["see https://docs.rs/x", "unable to reach: https://example.com/x"] {
             assert_eq!(system_text(other), other);

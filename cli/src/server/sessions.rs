@@ -242,7 +242,10 @@ mod tests {
         let mut known: Vec<_> = (0..of_client).map(|_| sessions.begin("a").unwrap()).collect();
         let error = sessions.begin("a").err().unwrap();
         assert_eq!(error.code, ErrorCode::Service);
-        assert!(error.message.starts_with(TOO_MANY_SESSIONS) && error.hints[0].contains("400 sessions of one client"), "{error}");
+        assert!(
+            error.message.starts_with(TOO_MANY_SESSIONS) && error.hints[0].contains("400 sessions of one client"),
+            "{error}"
+        );
         known.extend((0..of_client).map(|_| sessions.begin("b").unwrap()));
         known.extend((2 * of_client..all).map(|_| sessions.begin("c").unwrap()));
         assert!(sessions.begin("c").is_err() && sessions.begin("d").is_err());
@@ -253,7 +256,9 @@ mod tests {
     #[test]
     fn client_that_is_one_too_many_was_not_told_what_raises_the_limit() {
         let hints = |files| too_many(SessionLimits::within(files), "a", 1, 2).hints[0].clone();
-        assert!(hints(1024).contains("76 sessions of one client and 192 of all") && hints(1024).contains("LimitNOFILE"));
+        assert!(
+            hints(1024).contains("76 sessions of one client and 192 of all") && hints(1024).contains("LimitNOFILE")
+        );
         assert!(hints(1 << 20).contains("process-max") && !hints(1 << 20).contains("LimitNOFILE"));
     }
 

@@ -24,7 +24,7 @@ use self::channel_link::{ChannelEnd, ChannelLink};
 use self::first::{FirstAnswers, FirstRequests};
 use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
-use super::failure::{FarEnd, with_refusal_hint};
+use super::failure::{FarEnd, with_refusal_hint, with_write_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Received, ReceivedPart};
@@ -421,7 +421,7 @@ impl Connection {
         let error = answer.to_error(&self.name);
         let tells = self.has(Capability::NoSpace);
         let said = if tells { answer.no_space } else { said_by_pgbackrest(error.code, &error.message) };
-        with_no_space(error, said)
+        with_no_space(with_write_hint(error), said)
     }
 
     /// Ends a connection whose server does not answer.
