@@ -118,7 +118,7 @@ impl Task<'_> {
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
         }?;
         let running = self.maybe_running(&found)?;
-        self.tell_kept(&running)?;
+        self.tell_kept(&found, &running)?;
         let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();

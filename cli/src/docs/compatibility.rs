@@ -361,7 +361,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. The log tells until when it stays, and the path of what keeps WAL or a backup from being expired. Unreadable files are an error before anything is removed.",
+        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. The log tells until when it stays if it is not the newest, and the path of what keeps WAL or a backup from being expired. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",

@@ -41,9 +41,9 @@ impl Task<'_> {
         Ok(self.now - unclaimed::last_change(self.repo, self.session.stanza(), label)? < UNCLAIMED_SECONDS)
     }
 
-    /// Logs which unfinished backups are kept, and until when.
-    pub(super) fn tell_kept(&self, running: &[BackupLabel]) -> Result<()> {
-        for label in running {
+    /// Logs which unfinished backups are kept, and until when. pgBackRest keeps the newest one, too, and does not log it.
+    pub(super) fn tell_kept(&self, found: &Reconstructed, running: &[BackupLabel]) -> Result<()> {
+        for label in running.iter().filter(|label| found.labels.last() != Some(label)) {
             let until = self.kept_until(label)?;
             crate::info!("repo{}: unfinished backup {label} is kept until {until}", self.repo.key);
         }
