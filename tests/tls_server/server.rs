@@ -140,7 +140,11 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     // A server that is killed says no word of TLS. Its library's address was in the error
     hosts.server = start_server(&hosts.scenario, Tool::Rbr, hosts.port);
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--archive-timeout=120"]);
-    logged(&hosts, "serves client", 0);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !backup.log().contains("check archive for ") {
+        assert!(Instant::now() < end, "{}", backup.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     hosts.server.kill_alone();
     assert_eq!(backup.wait(), 29, "{}", backup.log());
     let log = backup.log();

@@ -267,6 +267,8 @@ impl SessionReader {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A peer whose process was killed before it had read everything
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(self.shared.unexpected_end()),
                 Err(error) => return Err(service_error(&self.shared.name, &error).into()),
             }
             let limit = self.timeout.unwrap_or(Duration::MAX);
