@@ -231,7 +231,7 @@ fn only_the_first_who_waited_got_the_error_of_a_server_that_gave_up() {
         script.give_up(&crate::Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
     });
     let connection = connection.unwrap();
-    let asked: Vec<_> = (0..3).map(|_| connection.send(&Call::Noop, None).unwrap()).collect();
+    let asked: Vec<_> = (0..3).map(|_| connection.send(&Call::Noop, None)).collect();
     for answer in asked {
         let error = answer.wait().err().unwrap();
         assert_eq!(error.code, ErrorCode::Term);
@@ -249,7 +249,7 @@ fn connection_that_ends_because_this_process_is_to_stop_is_no_fault_of_the_host(
         while script.read().is_some() {}
     });
     let (connection, cancel) = (connection.unwrap(), CancelToken::new());
-    let asked = connection.send(&Call::Noop, None).unwrap();
+    let asked = connection.send(&Call::Noop, None);
     cancel.cancel_by_signal(15);
     assert!(is_stop(&asked.wait_or_stop(&cancel).err().unwrap()));
     assert!(is_stop(&connection.check().unwrap_err()));
