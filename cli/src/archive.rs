@@ -34,9 +34,10 @@ pub(crate) fn pg_path(config: &Config) -> Option<&str> {
 pub(crate) fn check_local(config: &Config) -> Result<()> {
     match config.find_at(opt::PG_HOST, pg_key(config)) {
         None => Ok(()),
-        Some(_) => {
+        Some(host) => {
             let text = format!("{} command must be run on the PostgreSQL host", config.command().name());
-            Err(Error::new(ErrorCode::HostInvalid, text))
+            let option = opt::PG_HOST.decl().indexed_name(pg_key(config));
+            Err(Error::new(ErrorCode::HostInvalid, text).hint(format!("option '{option}' says that this is '{host}'.")))
         }
     }
 }
