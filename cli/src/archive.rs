@@ -34,10 +34,9 @@ pub(crate) fn pg_path(config: &Config) -> Option<&str> {
 pub(crate) fn check_local(config: &Config) -> Result<()> {
     match config.find_at(opt::PG_HOST, pg_key(config)) {
         None => Ok(()),
-        Some(host) => {
+        Some(_) => {
             let text = format!("{} command must be run on the PostgreSQL host", config.command().name());
-            let option = opt::PG_HOST.decl().indexed_name(pg_key(config));
-            Err(Error::new(ErrorCode::HostInvalid, text).hint(format!("option '{option}' says that this is '{host}'.")))
+            Err(Error::new(ErrorCode::HostInvalid, text))
         }
     }
 }
