@@ -14,7 +14,7 @@ use super::report::{self, ArchiveResult, BackupStatus, SegmentRun};
 use super::scope::{Scope, WalScope};
 use super::tally::Tally;
 use super::walk::WalkSettings;
-use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal, lost_connection};
+use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
 use crate::recovery_points::{CheckedArchive, CheckedContent, GoodPoints};
 use crate::repo::{info_files, manifest_store};
 use crate::{Error, Repo, Result, detail, info, log, warn};
@@ -76,7 +76,7 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
     let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };
     let Passed { found, figures, record_faults } = passes.run()?;
     let PassFindings { mut tally, half_whole, unlisted, ended } = found;
-    if let Some(ended) = ended.or_else(|| lost_connection(repo, &tally.unread)) {
+    if let Some(ended) = ended {
         // Of what is not known to be bad, nothing is known
         let Tally { errors: in_files, unread, mut first_faults, .. } = tally;
         first_faults.extend(unlisted_ids);

@@ -15,7 +15,6 @@ use repo_format::archive_info::ArchiveInfo;
 use repo_format::label::BackupLabel;
 
 use self::recall::{Next, Recall};
-use super::VerifyTask;
 use super::file::FileChecker;
 use super::memory::{Cutoff, Keeper, ReadFigures, Survey, Unseen};
 use super::plan::{CheckStep, Plan, PlanSettings};
@@ -24,6 +23,7 @@ use super::scope::Scope;
 use super::tally::{Tally, VerifyJob};
 use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
+use super::{VerifyTask, lost_connection};
 use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally, is_stop};
@@ -248,11 +248,12 @@ impl Passes<'_> {
                 Ok(())
             },
         );
+        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ended = match done {
             Err(error) if is_stop(&error) => return Err(error),
-            done => done.err(),
+            // The last manifests of the walk can't be read after the end of a connection either
+            done => done.err().or_else(|| lost_connection(repo, &tally.unread)),
         };
-        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut found = PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted, ended };
         match found.ended {
             None => found.tally.settle(),

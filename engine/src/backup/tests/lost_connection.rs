@@ -176,6 +176,8 @@ fn end_of_a_connection_made_verify_forget_what_it_had_found_before_it_read_files
         crate::verify::run(&request, &world.session(&repo), &repo)
     };
     let check = |found_by: (Op, &str), figures: (u32, u32)| {
+        // The first run leaves a record, which all later ones read
+        run_on(&FaultyStorage::new(Arc::clone(&world.repo.storage))).unwrap();
         let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
         let summary = run_on(&whole).unwrap();
         assert_eq!((summary.errors, summary.half_whole), figures);
@@ -190,7 +192,8 @@ fn end_of_a_connection_made_verify_forget_what_it_had_found_before_it_read_files
                 Ok(summary) => {
                     assert!(left > found && summary.verdict() == Some(false), "{left} calls");
                     let faults = (summary.errors - summary.unread.total, summary.half_whole);
-                    assert_eq!((faults, summary.unread.total), (figures, 1), "{left} calls");
+                    // With the rest, a manifest may be unread
+                    assert!(faults == figures && (1..=2).contains(&summary.unread.total), "{left} calls");
                     let ended = summary.ended.unwrap();
                     let count = format!("verify found {} fault(s), and could not", figures.0 + figures.1);
                     assert!(ended.message.starts_with(&count), "{ended}");
