@@ -10,7 +10,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::stored::{load_file, stored_format};
 use crate::repo::unreadable::{self, LoadedBackups};
-use crate::work::retry::{is_about_content, made_of};
+use crate::work::retry::{is_about_content, is_of_peer, made_of};
 use crate::{Error, ErrorCode, Repo, Result};
 
 /// What an info file is loaded for. It decides whether a copy of an older format can stand in for a damaged file.
@@ -152,7 +152,13 @@ fn load_pair<T>(
         Err(error) if format::is_unsupported(&error) => return Err(unread(repo, path, error)),
         // Nor does it replace a file that may be intact
         Err(error) if purpose != Purpose::Read && !is_about_content(&error) && !lasts(&error) => {
-            return Err(unread(repo, path, error));
+            let error = unread(repo, path, error);
+            return Err(if purpose == Purpose::SaveBackups && !is_of_peer(&error) {
+                let name = name();
+                error.hint(format!("if '{name}' stays unreadable, replace it with '{name}.copy', which may be older."))
+            } else {
+                error
+            });
         }
         Err(error) => error,
     };
