@@ -32,6 +32,8 @@ fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
     for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr), (Tool::Rbr, Tool::Rbr)] {
         let Some(scenario) = slow_scenario() else { return };
         let mut backup = start_backup(&scenario, first);
+        // It must not end before the others have tried
+        backup.stand_still();
         scenario.run(second, &["backup", "--type=full"]).fails(50).says("unable to acquire lock on file");
         for tool in [Tool::Rbr, Tool::PgBackRest] {
             let info = scenario.run(tool, &["info", "--output=json", "--log-level-console=warn"]).success().json();
@@ -39,6 +41,7 @@ fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
             assert_eq!(held["held"], true, "{tool:?} of a backup by {first:?}");
             assert!(held["size"].as_u64().is_some_and(|size| size > 0), "{tool:?} of a backup by {first:?}: {held}");
         }
+        backup.go_on();
         assert_eq!(backup.wait(), 0, "{}", backup.log());
         let info = scenario.rbr(&["info", "--output=json", "--log-level-console=warn"]).success().json();
         assert_eq!(info[0]["status"]["lock"]["backup"]["held"], false);
@@ -67,11 +70,13 @@ fn expire_of_the_other_program_is_refused_while_a_backup_runs() {
     let Some(scenario) = slow_scenario() else { return };
     for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)] {
         let mut backup = start_backup(&scenario, first);
+        backup.stand_still();
         for command in ["expire", "stanza-upgrade"] {
             scenario.run(second, &[command]).fails(50).says("unable to acquire lock on file");
         }
         // A command without such a lock succeeds
         scenario.run(second, &["check"]).success();
+        backup.go_on();
         assert_eq!(backup.wait(), 0, "{}", backup.log());
         scenario.run(second, &["expire"]).success();
     }

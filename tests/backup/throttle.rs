@@ -43,8 +43,8 @@ fn commands_keep_to_the_rate_and_their_results_are_whole() {
     restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &["--max-rate=100MiB"]), &dump);
 }
 
-/// A backup copies 1 MiB a second.
-fn progress_is_shown(scenario: &Scenario) {
+/// A backup copies half a MiB a second. Returns how long it needs for what is left.
+fn progress_is_shown(scenario: &Scenario) -> Duration {
     let lock = |tool: Tool| {
         let info = scenario.run(tool, &["--output=json", "--log-level-console=off", "info"]).success().json();
         info[0]["status"]["lock"]["backup"].as_object().expect("lock").clone()
@@ -60,28 +60,31 @@ fn progress_is_shown(scenario: &Scenario) {
     }
     let rate = ours.shift_remove("rbr-rate").and_then(|rate| rate.as_u64()).expect("rate");
     let left = ours.shift_remove("rbr-seconds-left").and_then(|left| left.as_u64()).expect("seconds left");
-    assert!((MIB / 3..2 * MIB).contains(&rate) && (3..100).contains(&left), "{rate} {left} {ours:?}");
+    // The first bytes may come faster
+    assert!((MIB / 6..2 * MIB).contains(&rate) && (3..200).contains(&left), "{rate} {left} {ours:?}");
     assert!(ours.keys().eq(theirs.keys()), "{ours:?} {theirs:?}");
     assert_eq!(ours["size"], theirs["size"]);
     let text = scenario.rbr(&["info"]).success().stdout;
     assert!(text.contains("backup/expire running - ") && text.contains("    backup rate: "), "{text}");
+    let [size, done] = ["size", "size-cplt"].map(|name| ours[name].as_u64().expect("bytes"));
+    Duration::from_secs((size - done) / (MIB / 2))
 }
 
 #[test]
 fn rate_of_a_running_backup_changes_with_its_file() {
     let Some(scenario) = scenario() else { return };
     let file = scenario.space.path("rate");
-    fs::write(&file, "1MiB\n").expect("write");
+    fs::write(&file, "512KiB\n").expect("write");
     let option = format!("--max-rate-file={}", file.display());
-    let begun = Instant::now();
     let mut backup = scenario.start_command(Tool::Rbr, &["--type=full", &option, "backup"]);
     std::thread::sleep(Duration::from_secs(4));
-    // It would take more than twenty seconds
+    // It would take more than forty seconds
     assert!(backup.is_running(), "{}", backup.log());
-    progress_is_shown(&scenario);
+    let left = progress_is_shown(&scenario);
     fs::write(&file, "none\n").expect("write");
+    let changed = Instant::now();
     assert_eq!(backup.wait(), 0, "{}", backup.log());
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}\n{}", begun.elapsed(), backup.log());
+    assert!(changed.elapsed() < left, "{:?} instead of {left:?}\n{}", changed.elapsed(), backup.log());
     assert!(backup.log().contains("rate is now unlimited"), "{}", backup.log());
 }
 

@@ -65,7 +65,12 @@ fn what_is_wrong_is_found_until_all_is_well() {
     scenario.rbr(&["start"]).success();
     set("exit 1 # rbr --stanza=demo archive-push %p");
     scenario.cluster.switch_wal();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    let failed = "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver";
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while scenario.cluster.sql(failed) != "t" {
+        assert!(std::time::Instant::now() < end, "the archiver does not fail:\n{}", scenario.cluster.log_text());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     is(&diagnose(&scenario).fails(104), "archive-queue", "error", "the last attempt to archive failed");
 }
 

@@ -29,17 +29,29 @@ fn server() -> String {
     format!("http://{address}")
 }
 
-/// Sends one request and returns everything that arrives before the connection ends, or how it ended.
+/// Returns whether a text is a whole answer.
+fn is_whole(text: &str) -> bool {
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    length.and_then(|(_, length)| length.trim().parse().ok()) == Some(body.len())
+}
+
+/// Sends one request and returns everything that arrives, up to the end of the answer or of the connection, or how that ended.
 fn ask(proxy: &Proxy, path: &str) -> Result<String, std::io::ErrorKind> {
     let mut socket = TcpStream::connect(("127.0.0.1", proxy.port())).expect("proxy");
     write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("request");
-    let mut text = String::new();
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("time limit");
     // The server keeps its connections, so only a fault ends this one
-    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("time limit");
-    match socket.read_to_string(&mut text) {
-        Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock) => Err(error.kind()),
-        _ => Ok(text),
+    while !is_whole(&text) {
+        let read = socket.read(&mut buffer).map_err(|error| error.kind())?;
+        if read == 0 {
+            break;
+        }
+        text.push_str(std::str::from_utf8(&buffer[..read]).expect("UTF-8"));
     }
+    Ok(text)
 }
 
 #[test]

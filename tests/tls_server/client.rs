@@ -125,7 +125,7 @@ fn fake_server(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
 #[test]
 fn server_that_is_none_is_an_error_within_the_time_limit() {
     let Some(hosts) = Hosts::start(HostOptions::USUAL) else { return };
-    let closed = TcpListener::bind(("127.0.0.1", 0)).expect("listen").local_addr().expect("address").port();
+    let closed = crate::env::network::free_ports(1);
     let plain = fake_server(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
         let _ = stream.read(&mut [0; 100]);
@@ -142,7 +142,8 @@ fn server_that_is_none_is_an_error_within_the_time_limit() {
         configure(&hosts, port, &identity(&hosts.scenario, "client"));
         let begin = Instant::now();
         hosts.rbr(&["verify", "--io-timeout=2"]).fails(code).says(text).says(&port.to_string());
-        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        // The default is a minute
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
     }
     configure(&hosts, closed, &identity(&hosts.scenario, "client"));
     hosts.scenario.pgbackrest(&["verify", "--io-timeout=2"]).fails(49).says("[111] Connection refused");
@@ -195,8 +196,11 @@ fn older_version_of_tls_with_certificates_of_the_user_guide_is_spoken_by_both_si
     let file = |name: &str| space.text(&format!("tls/{name}"));
     // The server greets a client that has proved who it is
     for (version, expected) in [("-tls1_2", true), ("-tls1_3", true), ("-tls1_1", false)] {
+        // Its input ends once it has the greeting or an error
+        let said = space.write("said", "").display().to_string();
         let line = format!(
-            "sleep 1 | openssl s_client -connect localhost:{} {version} -CAfile {} -cert {} -key {} -verify_return_error 2>&1",
+            "for i in $(seq 300); do grep -q '\"name\"\\|error' {said} && break; sleep 0.1; done | openssl s_client \
+             -connect localhost:{} {version} -CAfile {} -cert {} -key {} -verify_return_error >{said} 2>&1; cat {said}",
             hosts.port,
             file("ca.crt"),
             file("client.crt"),
@@ -225,8 +229,12 @@ fn older_version_of_tls_with_certificates_of_the_user_guide_is_spoken_by_both_si
     ];
     for (version, code) in [("-tls1_2", 42), ("-tls1_3", 42)] {
         let all = [&common[..], &[version]].concat();
-        let _server = space.start_with_log("openssl", "openssl", &all);
-        std::thread::sleep(Duration::from_millis(500));
+        let server = space.start_with_log("openssl", "openssl", &all);
+        let end = Instant::now() + Duration::from_secs(20);
+        while !server.log().contains("ACCEPT") {
+            assert!(Instant::now() < end, "it does not listen: {}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let option = format!("--repo1-host-port={port}");
         let run = hosts.rbr(&["verify", &option, "--protocol-timeout=2", "--io-timeout=5"]);
         run.fails(code).says("timeout after 2000ms waiting for read from 'localhost:");

@@ -15,7 +15,7 @@ use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, restored_matches};
 
 /// Each failure lasts this long, and so does the time without failure.
 const FAULT: Duration = Duration::from_millis(700);
-/// The maximum time until the archiver resumes its work.
+/// The maximum time until the archiver resumes its work, and between two segments.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: u32 = 1 << 20;
 
@@ -44,11 +44,16 @@ fn set_mode(path: &Path, mode: u32) {
 fn archive_all(scenario: &Scenario) -> String {
     let last = scenario.cluster.switch_wal();
     let states = scenario.cluster.data().join("pg_wal/archive_status");
-    let end = Instant::now() + RECOVERY_MAX;
+    let (mut end, mut least) = (Instant::now() + RECOVERY_MAX, usize::MAX);
     for look in 1.. {
         let names = fs::read_dir(&states).expect("states").flatten().map(|entry| entry.file_name());
-        if !names.into_iter().any(|name| name.to_string_lossy().ends_with(".ready")) {
+        let ready = names.filter(|name| name.to_string_lossy().ends_with(".ready")).count();
+        if ready == 0 {
             break;
+        }
+        if ready < least {
+            // It has resumed its work, which may be much
+            (end, least) = (Instant::now() + RECOVERY_MAX, ready);
         }
         assert!(Instant::now() < end, "segments wait still:\n{}", scenario.cluster.log_text());
         sleep(Duration::from_millis(500));

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::admit::{admit, explained};
 use super::child::{self, Serving};
-use super::sessions::{Sessions, UnknownClient, end};
+use super::sessions::{Passing, Sessions, UnknownClient, end};
 use super::state::ServerState;
 use crate::log;
 
@@ -67,7 +67,14 @@ fn serve_client(
         return answered;
     };
     let named = |error: Error| error.context(format!("'{name}'"));
-    let arguments = server.read_command_line().map_err(named)?;
+    let arguments = match server.read_command_line() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            close_refused(&session, server, sessions.passing());
+            return Err(named(error));
+        }
+    };
+    let passing = sessions.passing();
     let begun = sessions.begin(&name).and_then(|known| {
         let admitted = admit(&state.gate, &name, &arguments)?;
         let serving = child::start(state, sessions, &admitted, &format!("'{name}' at {peer}"))?;
@@ -77,10 +84,7 @@ fn serve_client(
         Ok(begun) => begun,
         Err(error) => {
             let told = server.refuse(&error);
-            // A client sends its first requests at once. The answer may be lost if the connection is closed before they are read
-            session.set_deadline(Some(Instant::now() + CLOSE_WAIT));
-            session.close_writing();
-            let _ = copy_buffered(&mut server.into_streams().0, &mut io::sink());
+            close_refused(&session, server, passing);
             return told.and(Err(named(explained(error))));
         }
     };
@@ -95,10 +99,19 @@ fn serve_client(
         let (mut input, _) = server.into_streams();
         // A client is silent while its process works on a request, which may take longer. The process has the limit
         input.get_mut().set_timeout(None);
-        pass_on(&session, input, session.writer(state.timeout), serving)
+        pass_on(&session, (input, session.writer(state.timeout)), serving, passing)
     });
     log::line(log::Level::Detail, &format!("process {id} has ended"));
     result.map_err(named)
+}
+
+/// Closes the session of a client that was told why it is refused. It sends its first requests at once, and the answer may be
+/// lost if the connection is closed before they are read.
+fn close_refused(session: &Session, server: Server<SessionReader, SessionWriter>, passing: Passing) {
+    session.set_deadline(Some(Instant::now() + CLOSE_WAIT));
+    session.close_writing();
+    drop(passing);
+    let _ = copy_buffered(&mut server.into_streams().0, &mut io::sink());
 }
 
 /// Waits until the client sends something. Returns whether it has closed the connection instead: that is how load balancers
@@ -123,10 +136,11 @@ fn has_left(tcp: &TcpStream, end: Instant) -> bool {
 /// Passes bytes on until the process has ended. A client that is gone is no error of the server.
 fn pass_on(
     session: &Session,
-    mut input: BufReader<SessionReader>,
-    output: SessionWriter,
+    streams: (BufReader<SessionReader>, SessionWriter),
     serving: Serving,
+    passing: Passing,
 ) -> Result<()> {
+    let (mut input, output) = streams;
     let Serving { mut stdin, mut stdout, process } = serving;
     let watched = process.shared();
     let requests = move || {
@@ -146,8 +160,15 @@ fn pass_on(
     let answered = copy(&mut stdout, output);
     drop(stdout);
     match answered {
-        Ok(()) => session.close(CLOSE_WAIT),
-        Err(_) => session.abort(),
+        Ok(()) => {
+            session.close_writing();
+            drop(passing);
+            session.close(CLOSE_WAIT);
+        }
+        Err(_) => {
+            drop(passing);
+            session.abort();
+        }
     }
     // A thread that panicked needs nothing more
     let _ = thread.join();

@@ -28,6 +28,8 @@ struct Table {
     unknown: BTreeMap<IpAddr, usize>,
     of_client: BTreeMap<String, usize>,
     processes: BTreeMap<u32, SharedChild>,
+    /// The number of sessions whose client has not got the last answer.
+    passing: usize,
     is_stopping: bool,
 }
 
@@ -92,7 +94,14 @@ impl Sessions {
         lock(&self.0).processes.retain(|_, child| is_running(child));
     }
 
-    /// Ends all processes, and lets no more begin. Waits for them, at most for `timeout`.
+    /// Counts a session whose client waits for answers, until it has got the last one.
+    pub(super) fn passing(&self) -> Passing {
+        lock(&self.0).passing += 1;
+        Passing(self.clone())
+    }
+
+    /// Ends all processes, and lets no more begin. Waits for them, and until their clients know why they end, at most for
+    /// `timeout`.
     pub(super) fn stop(&self, timeout: Duration) {
         let processes: Vec<(u32, SharedChild)> = {
             let mut table = lock(&self.0);
@@ -105,7 +114,8 @@ impl Sessions {
             }
         }
         let end = Instant::now() + timeout;
-        while Instant::now() < end && processes.iter().any(|(_, child)| is_running(child)) {
+        let is_over = || lock(&self.0).passing == 0 && !processes.iter().any(|(_, child)| is_running(child));
+        while Instant::now() < end && !is_over() {
             std::thread::sleep(LOOK);
         }
     }
@@ -171,6 +181,15 @@ impl Drop for OwnedProcess {
     fn drop(&mut self) {
         end(&self.child, END_WAIT);
         self.sessions.forget_ended();
+    }
+}
+
+/// A session whose client waits for answers. Dropping it says that the client has got the last one, or is gone.
+pub(super) struct Passing(Sessions);
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        lock(&self.0.0).passing -= 1;
     }
 }
 
@@ -248,6 +267,24 @@ mod tests {
         assert_eq!(sessions.add(late).err().unwrap().code, ErrorCode::Term);
         assert!(!signal(&child.shared(), Signal::TERM), "its number may be another's");
         assert!(!lock(&sessions.0).processes.contains_key(&id));
+    }
+
+    #[test]
+    fn last_words_of_a_process_were_cut_off_by_the_end_of_the_server() {
+        let sessions = Sessions::default();
+        let passing = sessions.passing();
+        let begun = Instant::now();
+        sessions.stop(Duration::from_millis(50));
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        let passed = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = Instant::now();
+            drop(passing);
+            now
+        });
+        sessions.stop(Duration::from_secs(60));
+        let stopped = Instant::now();
+        assert!(passed.join().unwrap() <= stopped && begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]

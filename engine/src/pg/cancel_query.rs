@@ -144,8 +144,7 @@ mod tests {
         let value =
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
         let environment = PgEnvironment::from(value, || None).unwrap();
-        let settings =
-            PgSettings { user: Some("tester".to_owned()), db_timeout: Duration::from_millis(500), ..settings };
+        let settings = PgSettings { user: Some("tester".to_owned()), db_timeout: Duration::from_secs(2), ..settings };
         let mut client = PgClient::connect_in(&environment, &settings, &CancelToken::new()).unwrap();
         let error = client.rows("too slow").unwrap_err();
         assert!(error.message.contains("timed out"), "{error}");

@@ -109,10 +109,10 @@ impl Channels {
         self.is_framed.load(Ordering::SeqCst)
     }
 
-    /// Opens a channel; `None` if there are too many, or the way has none.
+    /// Opens a channel; `None` if there are too many, or the way has none. On a way that has ended, it has ended, too.
     ///
     /// # Errors
-    /// [`ErrorCode::FileWrite`] if nothing can be sent any more.
+    /// [`ErrorCode::FileWrite`] if nothing could be sent for too long. That is for everybody on the way.
     pub(super) fn open(self: &Arc<Self>, timeout: Duration) -> Result<Option<(ChannelInput, ChannelOutput)>> {
         if !self.is_framed() {
             return Ok(None);
@@ -135,7 +135,13 @@ impl Channels {
         };
         let output = ChannelOutput { channels: Arc::clone(self), number, timeout };
         let opened = self.output.send(FrameHeader { kind: FrameKind::Open, channel: number }, &[]);
-        opened.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to open a channel", e))?;
+        match opened {
+            Err(e) if e.kind() == ErrorKind::TimedOut => {
+                return Err(Error::from_io(ErrorCode::FileWrite, "unable to open a channel", e));
+            }
+            // The thread that reads finds out why the way has ended
+            Ok(()) | Err(_) => {}
+        }
         Ok(Some((ChannelInput { frames, frame: Cursor::default(), server_end }, output)))
     }
 
@@ -167,11 +173,12 @@ impl Channels {
         self.close(number, FrameKind::End);
     }
 
-    /// Ends a channel, and what the server does for it. Returns whether the way is dead: the server can't be told, or not within
-    /// some time.
+    /// Ends a channel, and what the server does for it. Returns whether the way is dead: the server can't be told within some
+    /// time.
     pub(super) fn abort(&self, number: u32) -> bool {
         let told = self.close(number, FrameKind::Abort);
-        told.is_some_and(|frame| !self.output.wait(frame, STALLED_MAX)) || self.output.is_broken()
+        // The thread that reads finds out about other ends, and says why. A process that is killed can't
+        told.is_some_and(|frame| !self.output.wait(frame, STALLED_MAX)) || self.output.is_stalled()
     }
 
     /// Ends a channel on this side, and has the server told so. Returns the number of the frame; `None` for

@@ -218,7 +218,8 @@ impl Connection {
     /// The error that ended this connection, or with which the server refuses.
     pub(crate) fn open_channel(self: &Arc<Self>, settings: &RemoteSettings) -> Result<Option<Arc<Self>>> {
         let Some(channels) = &self.channels else { return Ok(None) };
-        let Some((input, output)) = channels.open(settings.timeout)? else { return Ok(None) };
+        let opened = channels.open(settings.timeout).map_err(|error| self.end(&End::of(error)))?;
+        let Some((input, output)) = opened else { return Ok(None) };
         let server_end = input.server_end.clone();
         let end = ChannelEnd { channels: Arc::clone(channels), number: output.number, server_end: server_end.clone() };
         let link = ChannelLink {
@@ -287,7 +288,7 @@ impl Connection {
         let connection = Arc::new(connection);
         if connection.has(Capability::Channels) {
             // Shows how far the host is. Nobody waits for the answer
-            drop(connection.send(&Call::Noop, None)?);
+            drop(connection.send(&Call::Noop, None));
         }
         Ok(connection)
     }
@@ -345,17 +346,15 @@ impl Connection {
     /// # Errors
     /// The server's error, or the error that ended the connection.
     pub(crate) fn call(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer> {
-        self.send(call, None)?.wait()
+        self.send(call, None).wait()
     }
 
-    /// Sends a request: the next one of a session, or one with a number of its own.
-    ///
-    /// # Errors
-    /// The error that ended the connection.
-    pub(crate) fn send(self: &Arc<Self>, call: &Call<'_>, session: Option<u64>) -> Result<PendingAnswer> {
+    /// Sends a request: the next one of a session, or one with a number of its own. If nothing can be sent any more, the
+    /// answer says why. So whoever waits for the answers in their order gets the first error.
+    pub(crate) fn send(self: &Arc<Self>, call: &Call<'_>, session: Option<u64>) -> PendingAnswer {
         let (sender, reply) = channel();
-        let session = self.shared.send(call, session, self.dialect, sender)?;
-        Ok(PendingAnswer { connection: Arc::clone(self), session, reply })
+        let session = self.shared.send(call, session, self.dialect, sender);
+        PendingAnswer { connection: Arc::clone(self), session, reply }
     }
 
     /// Checks that requests can be sent and are answered.
@@ -388,9 +387,7 @@ impl Connection {
                 Err(RecvTimeoutError::Timeout) if self.shared.answered_last() > since => {}
                 Err(RecvTimeoutError::Timeout) if since.elapsed() < self.timeout => {
                     if let Some(Err(error)) = cancel.map(CancelToken::check) {
-                        let end = End::of_stop(error);
-                        self.end(&end);
-                        return Err(end.to_error());
+                        return Err(self.end(&End::of_stop(error)));
                     }
                 }
                 Err(error) => return Err(self.silent(error)),
@@ -430,9 +427,7 @@ impl Connection {
             // The thread that reads has ended without a reason
             RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended").context(&self.name),
         };
-        let end = End::of(end);
-        self.end(&end);
-        end.to_error()
+        self.end(&End::of(end))
     }
 
     /// The error for an answer that is not what was asked for.
@@ -442,7 +437,7 @@ impl Connection {
 
     /// Ends the connection at once with this error.
     pub(crate) fn fail(&self, error: &Error) {
-        self.end(&End::of(Error::new(error.code, format!("{}: {}", self.name, error.message))));
+        let _ = self.end(&End::of(Error::new(error.code, format!("{}: {}", self.name, error.message))));
     }
 
     /// Ends the connection as after a silence.
@@ -451,11 +446,12 @@ impl Connection {
         let _ = self.silent(RecvTimeoutError::Timeout);
     }
 
-    /// Ends the connection at once.
-    fn end(&self, end: &End) {
-        self.shared.fail(end);
+    /// Ends the connection at once. Returns why it has ended.
+    fn end(&self, end: &End) -> Error {
+        let first = self.shared.fail(end);
         // A thread may be blocked while it sends
         lock(&self.shared.link).kill();
+        first.to_error()
     }
 }
 

@@ -59,19 +59,16 @@ pub(crate) struct RemoteReader {
 impl RemoteOpening {
     /// Asks for a file. With a level it is compressed by lz4 after the filters of the request, framed as
     /// [`Framing::Raw`](repo_format::cipher::Framing::Raw).
-    ///
-    /// # Errors
-    /// The error that ended the connection.
-    pub(crate) fn send(connection: &Arc<Connection>, mut request: ReadRequest<'_>, level: Option<i32>) -> Result<Self> {
+    pub(crate) fn send(connection: &Arc<Connection>, mut request: ReadRequest<'_>, level: Option<i32>) -> Self {
         let compress = |level| Filter::Compress(CompressFilter { codec: Codec::Lz4, level, is_raw: true });
         request.filters.extend(level.map(compress));
         // What does not compress becomes a little larger
         let limit = request
             .limit
             .map(|limit| if level.is_some() { limit.saturating_add(limit / 128 + FRAME_BYTES) } else { limit });
-        let opened = connection.send(&Call::ReadOpen(request), None)?;
+        let opened = connection.send(&Call::ReadOpen(request), None);
         let session = RemoteSession { connection: Arc::clone(connection), number: opened.session, is_open: true };
-        Ok(RemoteOpening { session, opened: Some(opened), limit })
+        RemoteOpening { session, opened: Some(opened), limit }
     }
 
     /// Waits until the file is open; `None` if it is missing.
@@ -121,7 +118,7 @@ impl RemoteReader {
         limit: Option<u64>,
     ) -> Result<Option<Self>> {
         let request = ReadRequest { path, offset, limit, version: None, filters: Vec::new() };
-        RemoteOpening::send(connection, request, None)?.wait()
+        RemoteOpening::send(connection, request, None).wait()
     }
 
     /// Returns whether the next read does not wait.
@@ -150,7 +147,7 @@ impl RemoteReader {
         let chunks_left = usize::try_from(self.left / size).unwrap_or(usize::MAX).saturating_add(1);
         let ahead = usize::try_from(AHEAD_BYTES as u64 / size).unwrap_or(CHUNKS_AHEAD_MAX).clamp(1, CHUNKS_AHEAD_MAX);
         while self.asked.len() < ahead.min(chunks_left) {
-            self.asked.push_back(self.session.connection.send(&Call::ReadNext, Some(self.session.number))?);
+            self.asked.push_back(self.session.connection.send(&Call::ReadNext, Some(self.session.number)));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::received::Received;
 use crate::system_text;
 use crate::work::retry::PeerFault;
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode};
 
 /// The most bytes of an answer that has parts or is small. Each thread may have one in use, whose memory does not count. The largest
 /// one of a peer is a chunk of `buffer-size` of its own configuration, which is at most 16 MiB, and the results of filters.
@@ -107,17 +107,15 @@ impl Shared {
         }
     }
 
-    /// Sends a request: the next one of a session, or one with a number of its own. Returns the number.
-    pub(super) fn send(
-        &self,
-        call: &Call<'_>,
-        session: Option<u64>,
-        dialect: &Dialect,
-        sender: Sender<Reply>,
-    ) -> Result<u64> {
+    /// Sends a request: the next one of a session, or one with a number of its own. Returns the number. After the end of the
+    /// connection its error is the answer: those of earlier requests, which may say more, come first.
+    pub(super) fn send(&self, call: &Call<'_>, session: Option<u64>, dialect: &Dialect, sender: Sender<Reply>) -> u64 {
         // Requests are written in the order in which their threads wait
         let mut output = lock(&self.output);
-        let session = lock(&self.queue).enter(call, session, sender)?;
+        let (session, is_sent) = lock(&self.queue).enter(call, session, sender);
+        if !is_sent {
+            return session;
+        }
         output.sent_last = Instant::now();
         if let Some(writer) = &mut output.writer
             && let Err(error) = call.encode(session, dialect).write_to(writer)
@@ -125,13 +123,11 @@ impl Shared {
             // Half a request must not be continued. The thread that reads finds out why the way has ended
             output.writer = None;
             if error.kind() == io::ErrorKind::TimedOut {
-                let end = End::of(Error::new(ErrorCode::FileWrite, system_text(&error)));
-                self.fail(&end);
+                self.fail(&End::of(Error::new(ErrorCode::FileWrite, system_text(&error))));
                 lock(&self.link).kill();
-                return Err(end.to_error());
             }
         }
-        Ok(session)
+        session
     }
 
     /// Returns when the last answer came.
@@ -139,14 +135,15 @@ impl Shared {
         self.begun + Duration::from_millis(self.answered_ms.load(Ordering::Relaxed))
     }
 
-    /// Ends the connection for everybody.
-    pub(super) fn fail(&self, end: &End) {
+    /// Ends the connection for everybody. Returns why it has ended: an end that came before has the reason.
+    pub(super) fn fail(&self, end: &End) -> End {
         let mut queue = lock(&self.queue);
-        queue.end.get_or_insert_with(|| end.clone());
+        let first = queue.end.get_or_insert_with(|| end.clone()).clone();
         for waiting in queue.waiting.drain(..) {
             // A thread that no longer waits needs no answer
-            let _ = waiting.sender.send(Err(end.clone()));
+            let _ = waiting.sender.send(Err(first.clone()));
         }
+        first
     }
 }
 
@@ -160,15 +157,19 @@ fn bytes_max(call: &Call<'_>) -> Option<usize> {
 }
 
 impl Queue {
-    fn enter(&mut self, call: &Call<'_>, session: Option<u64>, sender: Sender<Reply>) -> Result<u64> {
-        if let Some(end) = &self.end {
-            return Err(end.to_error());
-        }
+    /// Returns the number of the session, and whether the answer is still to come.
+    fn enter(&mut self, call: &Call<'_>, session: Option<u64>, sender: Sender<Reply>) -> (u64, bool) {
         let session = session.unwrap_or_else(|| {
             self.session_last += 1;
             self.session_last
         });
-        self.waiting.push_back(Waiting { session, bytes_max: bytes_max(call), sent: Instant::now(), sender });
-        Ok(session)
+        match &self.end {
+            // A thread that does not wait needs no answer
+            Some(end) => drop(sender.send(Err(end.clone()))),
+            None => {
+                self.waiting.push_back(Waiting { session, bytes_max: bytes_max(call), sent: Instant::now(), sender })
+            }
+        }
+        (session, self.end.is_none())
     }
 }

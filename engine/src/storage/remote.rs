@@ -143,7 +143,7 @@ impl RemoteStorage {
         let ReadRange { offset, limit } = range;
         let request = ReadRequest { path, offset, limit, version, filters: Vec::new() };
         let level = self.read_level();
-        Ok(AskedFile { opening: RemoteOpening::send(lane.connection(), request, level)?, lane, level, limit })
+        Ok(AskedFile { opening: RemoteOpening::send(lane.connection(), request, level), lane, level, limit })
     }
 
     /// Lists a directory as of a time in seconds since the epoch; 0 for now.
@@ -281,7 +281,7 @@ impl RepoStorage for RemoteStorage {
                 self.lanes.first().send(&Call::Remove(request), None)
             });
             // All are sent before the first answer is waited for
-            let sent = sent.collect::<Result<Vec<_>>>()?;
+            let sent: Vec<PendingAnswer> = sent.collect();
             let answers: Vec<Result<Answer>> = sent.into_iter().map(PendingAnswer::wait).collect();
             answers.into_iter().try_for_each(|answer| answer.map(drop))?;
         }
@@ -317,9 +317,9 @@ impl RepoStorage for RemoteStorage {
         let path = self.absolute(link);
         // Done in this order
         let removed =
-            self.lanes.first().send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None)?;
+            self.lanes.first().send(&Call::Remove(RemoveRequest { path: &path, error_on_missing: false }), None);
         let request = LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic };
-        let linked = self.lanes.first().send(&Call::Link(request), None)?;
+        let linked = self.lanes.first().send(&Call::Link(request), None);
         removed.wait().and(linked.wait()).map(drop)
     }
 

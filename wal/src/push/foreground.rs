@@ -52,16 +52,12 @@ fn wait(
     let mut launched: Option<Instant> = None;
     loop {
         let may_launch = launched.is_none_or(|launched| launched.elapsed() > LAUNCH_AGAIN);
-        if may_launch && let Some(lock) = background.try_lock()? {
-            // Created here so that PostgreSQL's log shows why it can't be created
-            spool.create()?;
-            spool.clear_errors(name)?;
-            if spool.is_stale(name, wal_file)? {
-                spool.remove(&repo_format::spool::ok_name(name))?;
+        if may_launch {
+            match start(background, wal_file, name, launched.is_some(), &launch)? {
+                Start::Pushed => return Ok(()),
+                Start::Launched => launched = Some(Instant::now()),
+                Start::Running => {}
             }
-            drop(lock);
-            launch()?;
-            launched = Some(Instant::now());
         }
         let more = pauses.wait(cancel)?;
         let fail = !stale || launched.is_some() || !more;
@@ -79,6 +75,44 @@ fn wait(
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
+}
+
+/// What the start of a worker has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// There is one.
+    Running,
+    /// There was one, which has pushed the file.
+    Pushed,
+    Launched,
+}
+
+/// Starts a worker unless one is running. `is_again` if this call has started one before.
+///
+/// # Errors
+/// That of the worker before, and errors of the spool, the lock and `launch`.
+fn start(
+    background: &Background,
+    wal_file: &Path,
+    name: &str,
+    is_again: bool,
+    launch: impl Fn() -> Result<()>,
+) -> Result<Start> {
+    let spool = &background.spool;
+    let Some(lock) = background.try_lock()? else { return Ok(Start::Running) };
+    // It may have ended since the last look at the spool, and has left why
+    if is_again && spool.status(name, true, true)? {
+        return Ok(Start::Pushed);
+    }
+    // Created here so that PostgreSQL's log shows why it can't be created
+    spool.create()?;
+    spool.clear_errors(name)?;
+    if spool.is_stale(name, wal_file)? {
+        spool.remove(&repo_format::spool::ok_name(name))?;
+    }
+    drop(lock);
+    launch()?;
+    Ok(Start::Launched)
 }
 
 #[cfg(test)]
@@ -187,6 +221,29 @@ mod tests {
         };
         push(&background, Path::new(WAL), launch, &CancelToken::new()).expect("pushed");
         assert_eq!(launches.get(), 2);
+    }
+
+    #[test]
+    fn error_of_a_worker_was_forgotten_if_it_ended_between_two_looks() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        let start = |is_again| {
+            let launched = Cell::new(false);
+            let started = start(&background, Path::new(WAL), WAL, is_again, || {
+                launched.set(true);
+                Ok(())
+            });
+            assert_eq!(launched.get(), matches!(started, Ok(Start::Launched)));
+            started
+        };
+        background.spool.write_error(Some(WAL), &failure("no")).expect("error");
+        assert_eq!(start(true).expect_err("that of the worker").message, "no");
+        // One from before this call is removed
+        assert_eq!(start(false).expect("started"), Start::Launched);
+        background.spool.write_ok(WAL, &[]).expect("ok");
+        assert_eq!(start(true).expect("pushed"), Start::Pushed);
+        let _running = worker(&background, "2-00000000");
+        assert_eq!(start(true).expect("running"), Start::Running);
     }
 
     #[test]

@@ -73,7 +73,7 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
     (0..20).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
     world.run(world.settings(BackupType::Full)).unwrap();
     // A retry would be waited for
-    let request = VerifyRequest { job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+    let request = VerifyRequest { job_retry_interval: Duration::from_secs(600), ..VerifyRequest::default() };
     let run_on = |storage: &FaultyStorage| {
         let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
         crate::verify::run(&request, &world.session(&repo), &repo)
@@ -85,7 +85,7 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
         let error = run_on(&ending_after(&world.repo.storage, left)).err().unwrap_or_else(|| panic!("{left} calls"));
         assert_eq!((error.code, &*error.message), (ErrorCode::Format, "unexpected EOF"), "{left} calls");
     }
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(500), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -95,7 +95,8 @@ fn end_of_a_connection_made_verify_forget_damage_that_it_had_found() {
     let label = world.run(world.settings(BackupType::Full)).unwrap();
     let run_on = |storage: &FaultyStorage, points| {
         let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
-        let request = VerifyRequest { points, job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+        let request =
+            VerifyRequest { points, job_retry_interval: Duration::from_secs(600), ..VerifyRequest::default() };
         crate::verify::run(&request, &world.session(&repo), &repo)
     };
     let calls = |points| {
@@ -155,7 +156,7 @@ fn process_on_the_other_host_that_was_told_to_stop_made_verify_forget_damage() {
         };
         let storage = ending_when(&world.repo.storage, is_late).ends_with(code);
         let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
-        let request = VerifyRequest { job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+        let request = VerifyRequest { job_retry_interval: Duration::from_secs(600), ..VerifyRequest::default() };
         let summary = crate::verify::run(&request, &world.session(&repo), &repo).unwrap();
         assert_eq!((summary.errors, summary.unread.total), (2, 1), "{code:?}");
         assert!(summary.first_faults[0].contains("base/7/0"), "{:?}", summary.first_faults);
@@ -246,7 +247,7 @@ fn jobs_were_retried_over_a_connection_that_had_ended() {
     let on = |storage: FaultyStorage| Repo { storage: Arc::new(storage), ..world.repo.clone() };
     let repo = on(ending_at(&world.repo.storage, Op::Write, "base/7/1"));
     // A retry would be waited for
-    let job_retry_interval = Duration::from_secs(60);
+    let job_retry_interval = Duration::from_secs(600);
     let settings = BackupRequest { job_retry_interval, ..world.settings(BackupType::Full) };
     let error = world.run_on(&repo, settings).unwrap_err();
     assert!(error.message.starts_with("unexpected EOF") && error.code == ErrorCode::Format, "{error}");
@@ -258,7 +259,7 @@ fn jobs_were_retried_over_a_connection_that_had_ended() {
     assert!(error.message.starts_with("unexpected EOF") && error.code == ErrorCode::Format, "{error}");
     // It proves nothing about the backup
     assert!(is_of_peer(&error));
-    assert!(begin.elapsed() < Duration::from_secs(50), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(500), "{:?}", begin.elapsed());
 }
 
 #[test]

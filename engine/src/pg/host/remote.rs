@@ -213,13 +213,13 @@ impl PgHost for RemoteHost {
         options: &ScanOptions<'_>,
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
-        let mut files = RemoteFiles::of_data_dir(self.main()?, self.path_text()?)?;
+        let mut files = RemoteFiles::of_data_dir(self.main()?, self.path_text()?);
         data_dir::scan(&mut files, &self.settings.path, options, tablespaces_now)
     }
 
     fn hash_blocks(&self, path: &RepoPath, geometry: BlockGeometry, cancel: &CancelToken) -> Result<Hashed> {
         let path = format!("{}/{}", self.path_text()?, path.as_str());
-        let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry))?;
+        let request = FileRequest::send(&self.main()?, &path, None, block_filters(geometry));
         let Some(mut stream) = request.open(&Turn::FREE, cancel)? else {
             let text = format!("unable to open missing file '{path}' for read");
             return Err(Error::new(ErrorCode::FileMissing, text));

@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct WayOutput {
     /// `None` once nothing can be sent any more.
     writer: Mutex<Option<Box<dyn Write + Send>>>,
-    /// Something failed, so nothing is sent any more.
-    is_broken: AtomicBool,
+    /// Something could not be sent in time, so nothing is sent any more.
+    is_stalled: AtomicBool,
     last: Mutex<LastFrames>,
     /// Last frames were sent.
     sent: Condvar,
@@ -43,7 +43,7 @@ impl WayOutput {
     pub(super) fn new(writer: Box<dyn Write + Send>) -> Self {
         WayOutput {
             writer: Mutex::new(Some(writer)),
-            is_broken: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
             last: Mutex::default(),
             sent: Condvar::new(),
             begun: Instant::now(),
@@ -93,9 +93,9 @@ impl WayOutput {
         true
     }
 
-    /// Returns whether something could not be sent.
-    pub(super) fn is_broken(&self) -> bool {
-        self.is_broken.load(Ordering::Relaxed)
+    /// Returns whether something could not be sent in time.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Ordering::Relaxed)
     }
 
     /// Nothing is sent any more.
@@ -131,9 +131,11 @@ impl WayOutput {
         let Some(open) = &mut **writer else { return Err(ErrorKind::BrokenPipe.into()) };
         self.moved();
         let written = write(open);
-        if written.as_ref().is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+        if let Err(error) = &written
+            && error.kind() != ErrorKind::Interrupted
+        {
             **writer = None;
-            self.is_broken.store(true, Ordering::Relaxed);
+            self.is_stalled.store(error.kind() == ErrorKind::TimedOut, Ordering::Relaxed);
         }
         written
     }
@@ -232,7 +234,7 @@ mod tests {
         // Nobody else sends
         assert!(!output.wait(number, STALLED));
         sender.send(Err(ErrorKind::TimedOut.into())).unwrap();
-        assert!(output.wait(number, Duration::from_secs(20)) && output.is_broken());
+        assert!(output.wait(number, Duration::from_secs(20)) && output.is_stalled());
     }
 
     #[test]

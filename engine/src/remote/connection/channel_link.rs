@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::remote::channels::{Channels, ServerEnd};
 use crate::remote::link::Link;
-use crate::remote::shared::{Shared, lock};
+use crate::remote::shared::{End, Shared, lock};
 use crate::{Error, ErrorCode};
 
 /// A channel of another connection.
@@ -36,6 +36,8 @@ impl Link for ChannelLink {
 
     fn kill(&mut self) {
         if self.channels.abort(self.number) {
+            let text = format!("timeout waiting for write to '{}'", self.read_name);
+            self.parent.fail(&End::of(Error::new(ErrorCode::FileWrite, text)));
             // A thread may be blocked while it sends
             lock(&self.parent.link).kill();
         }

@@ -15,18 +15,15 @@ use crate::Result;
 use crate::remote::answers::{WARNINGS_MAX, pass_on_warnings};
 use crate::remote::shared::UNKNOWN_US;
 
-/// A request that was sent, or the error that ended the connection before.
-type Sent = Result<Receiver<Reply>>;
-
 /// The first requests, which wait for their answers. A server that refuses one ends the connection, maybe before the next one
-/// is sent. So what can't be sent is no error until it is known how the ones before were answered.
+/// is sent. The answer to that one is the end, which comes after the refusal.
 pub(super) struct FirstRequests {
     /// The command line, which a process that serves a TLS session does not have.
-    config: Option<Sent>,
-    offer: Sent,
-    cipher: Option<Sent>,
+    config: Option<Receiver<Reply>>,
+    offer: Receiver<Reply>,
+    cipher: Option<Receiver<Reply>>,
     /// Must come before all other requests about files.
-    features: Sent,
+    features: Receiver<Reply>,
 }
 
 /// Their answers.
@@ -49,7 +46,8 @@ impl FirstRequests {
         let send = |call: &Call<'_>| {
             let (sender, reply) = channel();
             // A server of another dialect is not used, whatever it makes of them
-            shared.send(call, None, Dialect::NEWEST, sender).map(|_| reply)
+            shared.send(call, None, Dialect::NEWEST, sender);
+            reply
         };
         let config = beginning.arguments.map(|arguments| {
             let arguments = arguments.iter().map(String::as_str).collect();
@@ -77,7 +75,7 @@ impl FirstRequests {
     /// # Errors
     /// The server's first error, such as a lock that is held there, or the error that ended the connection.
     pub(super) fn wait(self, connection: &Connection, offered: &Capabilities) -> Result<FirstAnswers> {
-        let answer = |sent: Sent| connection.receive(&sent?, None);
+        let answer = |reply: Receiver<Reply>| connection.receive(&reply, None);
         self.config.map(answer).transpose()?;
         let common = offered.common(&answer(self.offer)?.read(Capabilities::decode)?);
         let cipher = self.cipher.map(answer).transpose();

@@ -149,7 +149,7 @@ mod tests {
     use crate::storage::network;
     use object_store::client::{HttpRequest, HttpResponse};
 
-    const LIMIT: Duration = Duration::from_secs(1);
+    const LIMIT: Duration = Duration::from_secs(2);
 
     /// A server that does this with a connection.
     fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
@@ -187,7 +187,7 @@ mod tests {
             for _ in 0..SIZE / part.len() {
                 connection.read_exact(&mut part).unwrap();
                 assert!(part.iter().all(|byte| *byte == 7));
-                std::thread::sleep(Duration::from_millis(25));
+                std::thread::sleep(Duration::from_millis(50));
             }
             connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
         });

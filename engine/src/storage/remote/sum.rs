@@ -29,7 +29,7 @@ impl RemoteStorage {
         let path = &*self.absolute(content.path);
         let request = ReadRequest { path, offset, limit, version, filters };
         let lane = self.lanes.take_to_compute(content.cancel)?;
-        let opened = lane.connection().send(&Call::ReadOpen(request), None)?;
+        let opened = lane.connection().send(&Call::ReadOpen(request), None);
         let session = opened.session;
         // The connection of the command itself is still needed for what was found
         let answer = match Arc::ptr_eq(lane.connection(), self.lanes.first()) {
@@ -42,7 +42,7 @@ impl RemoteStorage {
         };
         if !answer.is_closed {
             // It began to send the file
-            drop(lane.connection().send(&Call::Cancel(CallKind::StorageRead), Some(session))?);
+            drop(lane.connection().send(&Call::Cancel(CallKind::StorageRead), Some(session)));
         }
         Ok(sum)
     }

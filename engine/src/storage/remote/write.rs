@@ -102,6 +102,8 @@ impl RemoteWriter {
         if let Some(session) = self.session {
             return Ok(session);
         }
+        // Without a request there is no file, and nothing to drop
+        self.lane.connection().connected()?;
         let mut filters = Vec::new();
         if let Some(level) = self.level.filter(|_| self.block.len() >= SAMPLE_BYTES_MIN) {
             let compression = Compression::new(CompressType::Lz4, Some(level))?;
@@ -127,7 +129,7 @@ impl RemoteWriter {
             is_atomic: atomic,
             filters,
         };
-        let sent = self.lane.connection().send(&Call::WriteOpen(request), None)?;
+        let sent = self.lane.connection().send(&Call::WriteOpen(request), None);
         let session = sent.session;
         self.temporary = atomic.then(|| format!("{}{TEMPORARY_SUFFIX}", self.path));
         self.unanswered.push_back(sent);
@@ -180,7 +182,7 @@ impl RemoteWriter {
         let session = self.open()?;
         self.confirm_arrived()?;
         self.confirm(BLOCKS_AHEAD_MAX)?;
-        self.unanswered.push_back(self.lane.connection().send(call, Some(session))?);
+        self.unanswered.push_back(self.lane.connection().send(call, Some(session)));
         Ok(())
     }
 
@@ -260,7 +262,7 @@ impl Drop for RemoteWriter {
         }
         // What is on its way must not reach a file that another connection then creates under this name. So nothing more is written
         // if the host does not say that it has dropped this one, with answers or with the end of the channel
-        let answered = sent.into_iter().map(|sent| sent.is_ok_and(|sent| sent.answers_within(self.dropped_wait)));
+        let answered = sent.into_iter().map(|sent| sent.answers_within(self.dropped_wait));
         let silent = answered.filter(|is_answered| !is_answered).count();
         if silent > 0 && !connection.was_ended_by_server(self.dropped_wait) {
             let text = format!("unable to end the write of '{}'", self.path);

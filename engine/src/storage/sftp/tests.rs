@@ -246,7 +246,8 @@ fn threads_that_wait_for_a_connection_share_its_failure() {
         host: "127.0.0.1".into(),
         port: silent.local_addr().unwrap().port(),
         private_key_file: file.to_str().unwrap().to_owned(),
-        io_timeout: Duration::from_millis(500),
+        // All threads begin within this time
+        io_timeout: Duration::from_secs(2),
         ..settings()
     })
     .unwrap();

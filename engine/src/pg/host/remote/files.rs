@@ -55,35 +55,34 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// The error that ended the connection.
-    pub(super) fn of_data_dir(connection: Arc<Connection>, pg_path: &str) -> Result<Self> {
+    pub(super) fn of_data_dir(connection: Arc<Connection>, pg_path: &str) -> Self {
         let owner_last = Arc::new(OwnerNames::default());
         let (asked, ahead) = (HashMap::new(), VecDeque::new());
         let mut files = RemoteFiles { connection, owner_last, asked, ahead, root: None };
-        files.root = Some((pg_path.to_owned(), files.ask_info(pg_path, true)?));
+        files.root = Some((pg_path.to_owned(), files.ask_info(pg_path, true)));
         files.ahead.push_back(pg_path.to_owned());
         files.ahead.extend(LISTED_FIRST.iter().map(|name| format!("{pg_path}/{name}")));
-        files.ask_ahead()?;
-        Ok(files)
+        files.ask_ahead();
+        files
     }
 
-    fn ask_info(&self, path: &str, follow_link: bool) -> Result<PendingAnswer> {
+    fn ask_info(&self, path: &str, follow_link: bool) -> PendingAnswer {
         self.connection.send(&Call::Info(FileInfoRequest { path, level: InfoLevel::Detail, follow_link }), None)
     }
 
-    fn ask(&self, path: &str) -> Result<PendingAnswer> {
+    fn ask(&self, path: &str) -> PendingAnswer {
         self.connection.send(&Call::List(ListRequest { path, level: InfoLevel::Detail, target_time: 0 }), None)
     }
 
-    fn ask_ahead(&mut self) -> Result<()> {
+    fn ask_ahead(&mut self) {
         while self.asked.len() < LISTS_AHEAD_MAX
             && let Some(path) = self.ahead.pop_front()
         {
             if !self.asked.contains_key(&path) {
-                let asked = self.ask(&path)?;
+                let asked = self.ask(&path);
                 self.asked.insert(path, asked);
             }
         }
-        Ok(())
     }
 
     fn attributes(&mut self, info: &Info<'_>) -> Result<Attributes> {
@@ -110,7 +109,7 @@ impl RemoteFiles {
     fn info_at(&mut self, path: &str, follow_link: bool) -> Result<Option<Attributes>> {
         let asked = match self.root.take_if(|(root, _)| follow_link && root == path) {
             Some((_, asked)) => asked,
-            None => self.ask_info(path, follow_link)?,
+            None => self.ask_info(path, follow_link),
         };
         let answer = asked.wait()?;
         let info = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info;
@@ -131,10 +130,10 @@ impl PgFiles for RemoteFiles {
                 if let Some(index) = self.ahead.iter().position(|ahead| ahead == path) {
                     self.ahead.remove(index);
                 }
-                self.ask(path)?
+                self.ask(path)
             }
         };
-        self.ask_ahead()?;
+        self.ask_ahead();
         let answer = asked.wait()?;
         let Some(found) = answer.read(|data| ListAnswer::decode(data, InfoLevel::Detail))?.entries else {
             return Ok(None);
@@ -159,7 +158,8 @@ impl PgFiles for RemoteFiles {
         for path in paths.into_iter().rev() {
             self.ahead.push_front(path);
         }
-        self.ask_ahead()
+        self.ask_ahead();
+        Ok(())
     }
 
     fn info(&mut self, path: &str) -> Result<Option<Attributes>> {
@@ -171,7 +171,7 @@ impl PgFiles for RemoteFiles {
     }
 
     fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
-        let answer = self.ask_info(link, false)?.wait()?;
+        let answer = self.ask_info(link, false).wait()?;
         let Some(info) = answer.read(|data| InfoAnswer::decode(data, InfoLevel::Detail))?.info else { return Ok(None) };
         match answer.read(|_| detail(&info))?.link_target {
             Some(target) => Ok(Some(target.to_owned())),

@@ -72,9 +72,9 @@ impl<'a> JobWorker<'a> {
     }
 
     /// Returns the worker on the other host, and its answer unless it has begun already. That comes before those of the job.
-    fn session(&mut self) -> Result<(FarSession, Option<PendingAnswer>)> {
+    fn session(&mut self) -> (FarSession, Option<PendingAnswer>) {
         if let Some(session) = self.session.take() {
-            return Ok((session, None));
+            return (session, None);
         }
         let settings = &self.per_file.settings;
         let rules: &CopyRules = self.per_file.rules();
@@ -92,16 +92,16 @@ impl<'a> JobWorker<'a> {
             version_force: version.as_deref(),
             network_level: self.network_level(),
         };
-        let opened = self.connection.send(&Call::WorkerOpen(request), None)?;
-        Ok((FarSession::new(&self.connection, opened.session), Some(opened)))
+        let opened = self.connection.send(&Call::WorkerOpen(request), None);
+        (FarSession::new(&self.connection, opened.session), Some(opened))
     }
 
     /// Begins the job. Returns what the other host stores.
-    fn begin(&mut self, job: &CopyJob, maps: &[Option<Vec<u8>>], cancel: &CancelToken) -> Result<JobStream> {
-        let (session, opened) = self.session()?;
+    fn begin(&mut self, job: &CopyJob, maps: &[Option<Vec<u8>>], cancel: &CancelToken) -> JobStream {
+        let (session, opened) = self.session();
         let files = job.files.iter().zip(maps).map(|(file, map)| requested(file, map.as_deref())).collect();
         let request = JobRequest { bundle_id: job.bundle_id, files };
-        let begun = self.connection.send(&Call::JobBegin(request), Some(session.number))?;
+        let begun = self.connection.send(&Call::JobBegin(request), Some(session.number));
         let mut stream = JobStream {
             connection: Arc::clone(&self.connection),
             session,
@@ -116,8 +116,8 @@ impl<'a> JobWorker<'a> {
         };
         // Several small files are one chunk
         let bytes = job.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size_original));
-        stream.ask(CHUNKS_AHEAD.min(usize::try_from(bytes / CHUNK_BYTES).unwrap_or(CHUNKS_AHEAD)))?;
-        Ok(stream)
+        stream.ask(CHUNKS_AHEAD.min(usize::try_from(bytes / CHUNK_BYTES).unwrap_or(CHUNKS_AHEAD)));
+        stream
     }
 
     /// Stores what comes, and returns the results.
@@ -155,7 +155,7 @@ impl<'a> JobWorker<'a> {
     /// Does the job in one request, unless that is too large.
     fn run_whole(&mut self, job: &CopyJob, store: &mut dyn JobStore, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
         let Some(maps) = prior_maps(job, store)? else { return self.per_file.run(job, store, cancel) };
-        let mut stream = self.begin(job, &maps, cancel)?;
+        let mut stream = self.begin(job, &maps, cancel);
         stream.progress = store.progress();
         drop(maps);
         self.store(job, stream, (store, cancel))
@@ -234,11 +234,10 @@ struct JobStream {
 }
 
 impl JobStream {
-    fn ask(&mut self, count: usize) -> Result<()> {
+    fn ask(&mut self, count: usize) {
         for _ in 0..count {
-            self.asked.push_back(self.connection.send(&Call::JobNext, Some(self.session.number))?);
+            self.asked.push_back(self.connection.send(&Call::JobNext, Some(self.session.number)));
         }
-        Ok(())
     }
 
     /// Waits for an answer.
@@ -274,10 +273,10 @@ impl JobStream {
         let part = answer.part(chunk.data);
         self.end = answer.read(|_| chunk.end.map(OwnedEnd::new).transpose())?;
         self.chunk = answer.into_part(part);
-        match self.end {
-            Some(_) => Ok(()),
-            None => self.ask(CHUNKS_AHEAD.saturating_sub(self.asked.len())),
+        if self.end.is_none() {
+            self.ask(CHUNKS_AHEAD.saturating_sub(self.asked.len()));
         }
+        Ok(())
     }
 }
 

@@ -30,8 +30,8 @@ impl RemoteConnection {
     /// [`ErrorCode::DbConnect`], the error that ended the connection to the process, [`ErrorCode::Term`] after a signal.
     pub(super) fn open(connection: &Arc<Connection>, cancel: &CancelToken) -> Result<Self> {
         const OPTION: &str = "db-timeout";
-        let opened = connection.send(&Call::DatabaseOpen, None)?;
-        let asked = connection.send(&Call::Options(OptionsRequest { names: vec![OPTION] }), None)?;
+        let opened = connection.send(&Call::DatabaseOpen, None);
+        let asked = connection.send(&Call::Options(OptionsRequest { names: vec![OPTION] }), None);
         let session = opened.session;
         opened.wait_or_stop(cancel)?;
         // From here on the session is closed
@@ -45,7 +45,7 @@ impl RemoteConnection {
         Ok(opened)
     }
 
-    fn send(&self, query: &str, expect: Expect) -> Result<PendingAnswer> {
+    fn send(&self, query: &str, expect: Expect) -> PendingAnswer {
         let request = QueryRequest { expected: shape(expect).0, sql: query };
         self.connection.send(&Call::DatabaseQuery(request), Some(self.session))
     }
@@ -72,12 +72,11 @@ fn shape(expect: Expect) -> (Expected, usize) {
 
 impl PgConnection for RemoteConnection {
     fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>> {
-        self.receive(self.send(query, expect)?, expect)
+        self.receive(self.send(query, expect), expect)
     }
 
     fn queries(&mut self, queries: &[(&str, Expect)]) -> Result<Vec<Vec<Row>>> {
-        let sent = queries.iter().map(|(query, expect)| Ok((self.send(query, *expect)?, *expect)));
-        let sent: Vec<_> = sent.collect::<Result<_>>()?;
+        let sent: Vec<_> = queries.iter().map(|(query, expect)| (self.send(query, *expect), *expect)).collect();
         sent.into_iter().map(|(sent, expect)| self.receive(sent, expect)).collect()
     }
 

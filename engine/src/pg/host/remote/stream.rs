@@ -28,18 +28,10 @@ pub(super) struct FileRequest {
 
 impl FileRequest {
     /// Sends the request. A `limit` of 0 can't be sent.
-    ///
-    /// # Errors
-    /// The error that ended the connection.
-    pub(super) fn send(
-        connection: &Arc<Connection>,
-        path: &str,
-        limit: Option<u64>,
-        filters: Vec<Filter<'_>>,
-    ) -> Result<Self> {
+    pub(super) fn send(connection: &Arc<Connection>, path: &str, limit: Option<u64>, filters: Vec<Filter<'_>>) -> Self {
         let request = ReadRequest { path, offset: 0, limit, version: None, filters };
-        let opened = connection.send(&Call::ReadOpen(request), None)?;
-        Ok(FileRequest { connection: Arc::clone(connection), session: opened.session, opened: Some(opened) })
+        let opened = connection.send(&Call::ReadOpen(request), None);
+        FileRequest { connection: Arc::clone(connection), session: opened.session, opened: Some(opened) }
     }
 
     /// Waits until the file is open; `None` if it is missing. The server may read all of it before it answers, so a token that is
@@ -64,7 +56,7 @@ impl FileRequest {
             findings: None,
         };
         let (part, findings) = (answer.part(chunk.data), findings(&chunk)?);
-        stream.accept(answer.into_part(part), findings)?;
+        stream.accept(answer.into_part(part), findings);
         Ok(Some(stream))
     }
 }
@@ -102,12 +94,11 @@ pub(super) struct FileStream {
 
 impl FileStream {
     /// Takes a chunk, and asks for the next ones.
-    fn accept(&mut self, chunk: ReceivedPart, findings: Option<Findings>) -> Result<()> {
+    fn accept(&mut self, chunk: ReceivedPart, findings: Option<Findings>) {
         (self.chunk, self.findings) = (chunk, findings);
         while self.findings.is_none() && self.asked.len() < CHUNKS_AHEAD {
-            self.asked.push_back(self.connection.send(&Call::ReadNext, Some(self.session))?);
+            self.asked.push_back(self.connection.send(&Call::ReadNext, Some(self.session)));
         }
-        Ok(())
     }
 
     /// What the other host found. It must have been read to the end.
@@ -139,7 +130,7 @@ impl Read for FileStream {
             };
             let chunk = answer.read(|data| Chunk::decode(data, answer.is_closed))?;
             let (part, findings) = (answer.part(chunk.data), findings(&chunk)?);
-            self.accept(answer.into_part(part), findings)?;
+            self.accept(answer.into_part(part), findings);
         }
     }
 }

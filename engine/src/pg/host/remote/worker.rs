@@ -87,7 +87,7 @@ impl<'a> RemoteWorker<'a> {
             while asked.len() < FILES_AHEAD_MAX
                 && let Some(next) = to_ask.next()
             {
-                asked.push_back(self.ask_sum(next)?);
+                asked.push_back(self.ask_sum(next));
             }
             let (asked, cancel) = (asked.pop_front(), open.cancel);
             compared.push(open.compare(file, || self.sum(file, asked, cancel))?);
@@ -96,10 +96,10 @@ impl<'a> RemoteWorker<'a> {
     }
 
     /// Asks for size and checksum of a file. There is no request for a file of which nothing is read.
-    fn ask_sum(&self, file: &CopyFile) -> Result<Option<FileRequest>> {
+    fn ask_sum(&self, file: &CopyFile) -> Option<FileRequest> {
         match limit(file) {
-            Some(0) => Ok(None),
-            limit => FileRequest::send(&self.connection, &self.path(file), limit, sum_filters()).map(Some),
+            Some(0) => None,
+            limit => Some(FileRequest::send(&self.connection, &self.path(file), limit, sum_filters())),
         }
     }
 
@@ -211,7 +211,7 @@ impl<'a> RemoteWorker<'a> {
         if !transforms {
             filters.network_level = self.settings.network_level;
         }
-        let request = FileRequest::send(&self.connection, &path, limit, filters.list())?;
+        let request = FileRequest::send(&self.connection, &path, limit, filters.list());
         let is_compressed = filters.network_level.is_some();
         Ok(AskedFile { request: Some(request), transforms, is_compressed, bytes: file.size_original, place })
     }
