@@ -44,6 +44,17 @@ static DECIDED: AtomicBool = AtomicBool::new(false);
 /// While set, a signal ends a process that has no thread to handle it.
 static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
+/// What is to be done before a signal ends the process although its command has not stopped.
+type BeforeEnd = Box<dyn Fn(&Error) + Send + Sync>;
+
+static BEFORE_END: OnceLock<BeforeEnd> = OnceLock::new();
+
+/// Sets what is to be done before a signal ends the process although its command has not stopped in its time. It gets the error
+/// of that end, and must not wait. Only the first call counts.
+pub(crate) fn before_end_by_signal(run: impl Fn(&Error) + Send + Sync + 'static) {
+    let _ = BEFORE_END.set(Box::new(run));
+}
+
 /// The token that SIGHUP, SIGINT and SIGTERM cancel.
 pub fn cancel_token() -> &'static CancelToken {
     CANCEL.get_or_init(CancelToken::new)
@@ -108,6 +119,9 @@ fn decide() -> bool {
 
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
+    if let Some(run) = BEFORE_END.get() {
+        run(&terminated(signal));
+    }
     tell_signal(signal);
     daemon::trace::end(ErrorCode::Term.number(), Some(&format!("terminated on signal {}", signal_name(signal))));
     engine::lock::remove_files();

@@ -126,6 +126,20 @@ fn check_standby(session: &Session, repos: &[Repo], standby: &PgSession) -> Resu
     Ok(())
 }
 
+/// Says that the server's `archive_command` fails, if that is why a segment does not arrive. Its error is in the server's log.
+fn with_archiver_hint(error: Error, primary: &mut PgSession) -> Error {
+    if error.code != ErrorCode::ArchiveTimeout {
+        return error;
+    }
+    // The error is about the archive, whatever the server answers
+    match primary.archive_failing() {
+        Ok(Some(file)) => {
+            error.hint(format!("archive_command fails for '{file}': the PostgreSQL log has the error of archive-push."))
+        }
+        _ => error,
+    }
+}
+
 fn check_primary(
     request: &CheckRequest,
     session: &Session,
@@ -146,7 +160,7 @@ fn check_primary(
         crate::info!("check {} archive for WAL (primary)", repo.name());
         let timeout = request.archive_timeout;
         let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel);
-        let found = find.find(&segment, false)?;
+        let found = find.find(&segment, false).map_err(|error| with_archiver_hint(error, primary))?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");

@@ -118,6 +118,7 @@ impl Task<'_> {
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
         }?;
         let running = self.maybe_running(&found)?;
+        self.tell_kept(&found, &running)?;
         let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
@@ -149,10 +150,7 @@ impl Task<'_> {
             running.iter().find(|label| plan.kept.iter().any(|backup| backup.label.time_part() > label.time_part()));
         let mut wal = Vec::new();
         match (&archive_info, needs_wal) {
-            (Some(_), Some(label)) => crate::warn!(
-                "repo{}: archive is not expired: unfinished backup {label} may run on another host and need it",
-                self.repo.key
-            ),
+            (Some(_), Some(label)) => self.warn_of_kept_archive(label)?,
             (Some(archive_info), None) => wal = self.remove_archives(archive_info, &rules)?,
             _ if amount.is_some() => {}
             _ => self.explain_kept_archive(&retention),

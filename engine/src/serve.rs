@@ -23,6 +23,7 @@ mod formats;
 pub(crate) mod fuzzing;
 mod handlers;
 mod hashes;
+mod last_words;
 mod locks;
 mod memory;
 mod pipes;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use protocol::options::OptionValue;
 
 pub use self::connection::Server;
+pub use self::last_words::LastWords;
 pub use self::locks::ServedLocks;
 pub use self::pipes::{StandardInput, StandardOutput, end_with_client};
 use crate::pg::PgSettings;
@@ -72,6 +74,8 @@ pub struct Served {
     pub cancel: CancelToken,
     /// How to serve further connections over the same streams; `None` if that is not possible.
     pub more: Option<ServeMore>,
+    /// Tells the client of an end in the middle of a request.
+    pub last_words: LastWords,
     /// What its sessions use.
     usage: memory::Usage,
 }
@@ -131,6 +135,7 @@ impl Served {
             block_bytes: BLOCK_BYTES_DEFAULT,
             cancel,
             more: None,
+            last_words: LastWords::default(),
             usage: memory::Usage::of_connection(),
         }
     }

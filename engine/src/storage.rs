@@ -214,6 +214,11 @@ pub trait RepoStorage: Send + Sync {
         Ok(None)
     }
 
+    /// Returns how many bytes can still be written below a directory; `None` if the storage does not know it.
+    fn bytes_free(&self, _path: &RepoPath) -> Option<u64> {
+        None
+    }
+
     /// Returns the error of opening if the storage could not be opened, so that no use of it adds what it was for.
     ///
     /// # Errors

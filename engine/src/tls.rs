@@ -11,6 +11,7 @@ mod identity;
 mod peer;
 mod server;
 mod session;
+mod validity;
 mod version_1;
 mod web;
 
@@ -19,4 +20,5 @@ pub use client::{ClientSettings, connect, connect_unchecked};
 pub use identity::Identity;
 pub use server::{AcceptedClient, ServerFiles, ServerTls};
 pub use session::{Session, SessionReader, SessionWriter};
+pub use validity::{Validity, ValidityState};
 pub use web::web_server;

@@ -240,9 +240,10 @@ impl Error {
 }
 
 /// Returns the text of an error of the system in pgBackRest's form, `[2] No such file or directory` instead of
-/// `No such file or directory (os error 2)`. The error may be one of a library that shows what the system said.
+/// `No such file or directory (os error 2)`. The error may be one of a library that shows what the system said. The address of
+/// the library's documentation is left out: it is for programmers.
 pub fn system_text(error: &(impl fmt::Display + ?Sized)) -> String {
-    let text = error.to_string();
+    let text = without_documentation(error.to_string());
     let form = |text: &str| {
         let (before, rest) = text.rsplit_once(" (os error ")?;
         let (number, after) = rest.split_once(')')?;
@@ -252,6 +253,22 @@ pub fn system_text(error: &(impl fmt::Display + ?Sized)) -> String {
         Some(format!("{context}{colon}[{number}] {words}{after}"))
     };
     form(&text).unwrap_or(text)
+}
+
+/// Where the documentation of libraries is.
+const DOCUMENTATION: &str = ": https://docs.rs/";
+
+/// Returns the text of a library's error without the address of its documentation.
+pub fn without_documentation(mut text: String) -> String {
+    while let Some(begin) = text.find(DOCUMENTATION) {
+        let address = begin + ": ".len();
+        let rest = text[address..].find(|c: char| c.is_whitespace() || matches!(c, ')' | ',' | ';' | '"' | '\''));
+        let end = rest.map_or(text.len(), |rest| address + rest);
+        // What follows after a colon is another error's text
+        let end = if text[..end].ends_with(':') { end - 1 } else { end };
+        text.replace_range(begin..end, "");
+    }
+    text
 }
 
 impl From<Error> for std::io::Error {
@@ -296,6 +313,21 @@ mod tests {
         assert_eq!(system_text(&format!("connect: tcp: {system}")), "connect: tcp: [111] Connection refused");
         assert_eq!(system_text(&format!("{system}: a hint")), "[111] Connection refused: a hint");
         for other in ["x (os error y)", "x (os error 1", "timed out"] {
+            assert_eq!(system_text(other), other);
+        }
+    }
+
+    #[test]
+    fn error_of_a_library_has_no_address_of_its_documentation() {
+        let said = "peer closed connection without sending TLS close_notify";
+        let address = ": https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        assert_eq!(system_text(&format!("{said}{address}")), said);
+        assert_eq!(
+            system_text(&format!("read: {said}{address}: {said}{address}: end")),
+            format!("read: {said}: {said}: end")
+        );
+        assert_eq!(system_text(&format!("x ({said}{address})")), format!("x ({said})"));
+        for other in ["see https://docs.rs/x", "unable to reach: https://example.com/x"] {
             assert_eq!(system_text(other), other);
         }
     }

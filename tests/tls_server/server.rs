@@ -51,6 +51,14 @@ fn ping_reaches_a_server_and_fails_without_one() {
         .space
         .run(scenario.program(Tool::Rbr), &["--no-config", "--log-level-console=info", &port, "server-ping"]);
     ours.success().says("certificate of 'localhost' is valid until ");
+    // An expired one was said to be valid, and a reload said nothing of it
+    let names = HostOptions::USUAL.alternatives;
+    Authority::new(&scenario.space, "ca").issue_for("server", "repository", names, -1);
+    reload(&hosts, "pg-host=demo", "pg-host=demo");
+    logged(&hosts, "WARN: certificate '", 0);
+    logged(&hosts, "and clients refuse it", 0);
+    let expired = scenario.space.run(scenario.program(Tool::Rbr), &["--no-config", &port, "server-ping"]);
+    expired.success().says("WARN: certificate of 'localhost' expired at ").never_says("valid until");
     // A server of pgBackRest answers, too
     let mut hosts = hosts;
     hosts.server.kill();
@@ -129,6 +137,19 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     assert_eq!(hosts.server.wait(), 0, "{}", hosts.server.log());
     logged(&hosts, "terminate child process ", 0);
     assert!(backup.wait() != 0, "{}", backup.log());
+    // A server that is killed says no word of TLS. Its library's address was in the error
+    hosts.server = start_server(&hosts.scenario, Tool::Rbr, hosts.port);
+    let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--archive-timeout=120"]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !backup.log().contains("check archive for ") {
+        assert!(Instant::now() < end, "{}", backup.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    hosts.server.kill_alone();
+    assert_eq!(backup.wait(), 29, "{}", backup.log());
+    let log = backup.log();
+    assert!(log.contains("unexpected EOF from 'localhost:") && log.contains("HINT: the log of the server on"), "{log}");
+    assert!(!log.contains("docs.rs") && !log.contains("close_notify"), "{log}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `server-ping`: asks whether a server answers.
 
 use engine::remote::ping;
+use engine::tls::ValidityState;
 use engine::{Error, ErrorCode, Result, tls};
 
 use crate::config::{Config, opt};
@@ -19,12 +20,18 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let (port, timeout) = (remote::port(config.get(opt::TLS_SERVER_PORT)?), config.get(opt::IO_TIMEOUT)?);
     let session = tls::connect_unchecked(host, port, timeout, &remote::keep_alive(config))?;
-    let until = session.peer_valid_until();
+    let validity = session.peer_validity();
     ping(host, session, timeout)?;
-    let until = until.and_then(|until| jiff::Timestamp::from_second(i64::try_from(until).ok()?).ok());
-    if let Some(until) = until {
-        let text = format!("certificate of '{host}' is valid until {until}");
-        if until < jiff::Timestamp::now() { engine::warn!("{text}") } else { log::line(Level::Info, &text) }
+    let now = jiff::Timestamp::now();
+    if let Some(validity) = validity {
+        let text = format!("certificate of '{host}' {}", validity.text(now));
+        match validity.at(now) {
+            ValidityState::Valid => log::line(Level::Info, &text),
+            ValidityState::EndsSoon => engine::warn!("{text} only"),
+            ValidityState::Early | ValidityState::Expired => {
+                engine::warn!("{text}\nHINT: clients refuse this server until it has a certificate that is valid.");
+            }
+        }
     }
     Ok(ExitStatus::SUCCESS)
 }

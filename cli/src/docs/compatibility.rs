@@ -301,6 +301,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
     (
+        "verify",
+        "An unfinished backup, which `backup.info` does not list and of which only `backup.manifest.copy` is there, is skipped as one in progress, also if there are newer backups, unless one of them needs its files. pgBackRest skips only the newest one, and reports files of an older one as missing.",
+    ),
+    (
         "expire, restore",
         "A repository on a host that is out of reach does not keep the command from using the others. pgBackRest ends with its error.",
     ),
@@ -310,6 +314,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("backup", "Files of an interrupted backup are read from disk and not from memory before they count."),
     ("backup", "A pipe, a device or anything else that replaces a file during the backup is an error [041]."),
+    (
+        "backup, check",
+        "If a WAL segment does not arrive, further hints say that the file system of the repository is full, or (`check`) that PostgreSQL's last try to archive has failed.",
+    ),
     (
         "expire, repo-rm, stanza-delete",
         "A link is removed itself, never its destination. pgBackRest empties a directory behind a link and then fails.",
@@ -353,7 +361,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. Unreadable files are an error before anything is removed.",
+        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. The log tells until when it stays if it is not the newest, and the path of what keeps WAL or a backup from being expired. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",
@@ -459,7 +467,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "server-ping",
-        "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over.",
+        "With `log-level-console=info` it shows until when the server's certificate is valid. It warns if the certificate has expired, is not valid yet or will expire soon.",
+    ),
+    (
+        "server",
+        "A certificate that has expired, is not valid yet or will expire within two weeks (or in the last third of its time, if that is shorter) causes a warning at the start and after SIGHUP. It is used in any case, as in pgBackRest.",
+    ),
+    (
+        "all, server",
+        "If a server of rbr has too many sessions, a command of rbr tries again until `io-timeout` has passed. The error says which limit it is and what raises it. A process that serves a client tells it of the signal that ends the process, also if it is working on a request.",
     ),
     (
         "all, server",

@@ -153,8 +153,10 @@ fn of(code: ErrorCode) -> Advice {
             "Move the tablespace or linked directory outside of the data directory, or map it with `--link-map` or `--tablespace-map`.",
         ),
         ErrorCode::HostInvalid => advice(
-            "The command must run on another host: a restore where PostgreSQL is, `stanza-create` and `backup` where the repository is.",
-            "Run it there.",
+            "The command must run on the host of PostgreSQL, as `restore`, `archive-push` and `archive-get` do. Here `pg1-host` says that \
+             this is another host.",
+            "Run it there, with a configuration that has `pg1-path` and no `pg1-host`. `stanza-create`, `check`, `backup`, `expire` and \
+             `info` run on either host.",
         ),
         ErrorCode::PathMissing => advice("A directory is missing.", "Create it, or correct the option that names it."),
         ErrorCode::FileMove => advice("A file can't be renamed.", PERMISSIONS),
@@ -178,8 +180,9 @@ fn of(code: ErrorCode) -> Advice {
         }
         ErrorCode::ArchiveTimeout => advice(
             "A WAL segment did not arrive in the archive in time.",
-            "PostgreSQL's log has the error of `archive_command`. `check --diagnose` looks at the settings and the queue. If pushes \
-             are slow, see `archive-async` and `archive-timeout`.",
+            "PostgreSQL's log has the error of `archive_command`. A repository that is full is one of them: look at free space on its \
+             host. `check --diagnose` looks at the settings and the queue. If pushes are slow, see `archive-async` and \
+             `archive-timeout`.",
         ),
         ErrorCode::FileMode => advice("The mode of a file can't be set.", PERMISSIONS),
         ErrorCode::ArchiveDisabled => advice(
@@ -216,7 +219,8 @@ fn of(code: ErrorCode) -> Advice {
         ),
         ErrorCode::Service => advice(
             "A server answered with a fault that passes, also after several tries.",
-            "Try again later. If it stays, the provider's status page or the server's log tells more.",
+            "Try again later. If it stays, the provider's status page or the server's log tells more. A server of rbr that has too many \
+             sessions says what allows more of them.",
         ),
         ErrorCode::Execute => advice(
             "A program that was started failed, such as `ssh` or a hook.",

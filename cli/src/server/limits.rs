@@ -34,7 +34,7 @@ impl SessionLimits {
     pub(super) fn prepare() -> Self {
         let files = file_limit::raise(FILES_WANTED);
         let limits = Self::within(files);
-        if limits != Self::default() {
+        if limits.is_lowered() {
             let SessionLimits { of_client, all, .. } = limits;
             engine::warn!(
                 "the limit of {files} open files allows {all} sessions at a time, {of_client} of one client\
@@ -44,9 +44,14 @@ impl SessionLimits {
         limits
     }
 
+    /// Returns whether fewer sessions are allowed than with enough open files.
+    pub(super) fn is_lowered(self) -> bool {
+        self != Self::default()
+    }
+
     /// What this many open files allow. A quarter is left for clients that have not said who they are, each with one file, and
     /// for what starts.
-    fn within(files: u64) -> Self {
+    pub(super) fn within(files: u64) -> Self {
         let all = (files / 4 * 3 / FILES_OF_SESSION).clamp(1, ALL_MAX);
         // One client leaves room for others
         let share = |max: u64| usize::try_from((all * max / ALL_MAX).max(1)).unwrap_or(usize::MAX);

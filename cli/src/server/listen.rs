@@ -39,6 +39,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let listeners = tcp::listen(&state.address, state.port)?;
     log::line(Level::Info, &format!("listen on {}:{}", state.address, state.port));
     log::line(Level::Info, &format!("certificate is {}", state.certificate_text()));
+    warn_of_certificate(&state);
     notify::ready();
     let sessions = Sessions::new(SessionLimits::prepare());
     let mut server = Listening { state: Arc::new(state), listeners, sessions, warned: None };
@@ -62,6 +63,13 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             return Err(error);
         }
         server.accept();
+    }
+}
+
+/// Says that clients refuse the server's certificate, or will soon.
+fn warn_of_certificate(state: &ServerState) {
+    if let Some(text) = state.certificate_warning() {
+        engine::warn!("{text}");
     }
 }
 
@@ -138,6 +146,7 @@ impl Listening {
         let changes = self.state.changes(&next);
         self.state = Arc::new(next);
         crate::lifecycle::configure_log(&config);
+        warn_of_certificate(&self.state);
         Ok(changes)
     }
 

@@ -6,6 +6,7 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use engine::remote::TOO_MANY_SESSIONS;
 use engine::{Error, ErrorCode, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -67,8 +68,7 @@ impl Sessions {
         let all: usize = table.of_client.values().sum();
         let count = table.of_client.get(client).copied().unwrap_or(0);
         if count >= table.limits.of_client || all >= table.limits.all {
-            let text = format!("server has too many sessions: {count} of client '{client}', {all} of all clients");
-            return Err(Error::new(ErrorCode::Service, text));
+            return Err(too_many(table.limits, client, count, all));
         }
         table.of_client.insert(client.to_owned(), count + 1);
         Ok(KnownClient { sessions: self.clone(), client: client.to_owned() })
@@ -119,6 +119,19 @@ impl Sessions {
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// The error of a client for which there is no session left.
+fn too_many(limits: SessionLimits, client: &str, count: usize, all: usize) -> Error {
+    let SessionLimits { of_client: of_client_max, all: all_max, .. } = limits;
+    let text = format!("{TOO_MANY_SESSIONS}: {count} of client '{client}', {all} of all clients");
+    let limits_text = format!("the server allows {of_client_max} sessions of one client and {all_max} of all");
+    let error = Error::new(ErrorCode::Service, text).hint(if limits.is_lowered() {
+        format!("{limits_text}, because its limit of open files is low. LimitNOFILE of its service raises that.")
+    } else {
+        format!("{limits_text}. Commands that run at other times, or a smaller process-max, need fewer.")
+    });
+    error.hint("the log of the server names the clients (log-level-console=detail).")
 }
 
 /// Returns whether a process has not ended.
@@ -248,11 +261,24 @@ mod tests {
         let mut known: Vec<_> = (0..of_client).map(|_| sessions.begin("a").unwrap()).collect();
         let error = sessions.begin("a").err().unwrap();
         assert_eq!(error.code, ErrorCode::Service);
+        assert!(
+            error.message.starts_with(TOO_MANY_SESSIONS) && error.hints[0].contains("400 sessions of one client"),
+            "{error}"
+        );
         known.extend((0..of_client).map(|_| sessions.begin("b").unwrap()));
         known.extend((2 * of_client..all).map(|_| sessions.begin("c").unwrap()));
         assert!(sessions.begin("c").is_err() && sessions.begin("d").is_err());
         drop(known);
         assert!(sessions.begin("a").is_ok() && lock(&sessions.0).of_client.is_empty());
+    }
+
+    #[test]
+    fn client_that_is_one_too_many_was_not_told_what_raises_the_limit() {
+        let hints = |files| too_many(SessionLimits::within(files), "a", 1, 2).hints[0].clone();
+        assert!(
+            hints(1024).contains("76 sessions of one client and 192 of all") && hints(1024).contains("LimitNOFILE")
+        );
+        assert!(hints(1 << 20).contains("process-max") && !hints(1 << 20).contains("LimitNOFILE"));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::tcp::KeepAlive;
-use engine::tls::{ServerFiles, ServerTls};
+use engine::tls::{ServerFiles, ServerTls, ValidityState};
 use engine::{Error, ErrorCode, Result};
+use jiff::Timestamp;
 
 use super::admit::Gate;
 use super::command_line::ConfigOption;
@@ -89,10 +90,24 @@ impl ServerState {
 
     /// The server's certificate in messages.
     pub(super) fn certificate_text(&self) -> String {
-        let until = self.tls.valid_until().and_then(|until| i64::try_from(until).ok());
-        let until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
-        let until = until.map_or_else(|| "an unknown time".to_owned(), |until| until.to_string());
-        format!("'{}', valid until {until}", self.files.certificate.display())
+        let file = self.files.certificate.display();
+        match self.tls.validity() {
+            Some(validity) => format!("'{file}', which {}", validity.text(Timestamp::now())),
+            None => format!("'{file}'"),
+        }
+    }
+
+    /// Returns what an administrator should know about the time in which the server's certificate is valid. The server uses it in
+    /// any case, as pgBackRest's does.
+    pub(super) fn certificate_warning(&self) -> Option<String> {
+        let (validity, now) = (self.tls.validity()?, Timestamp::now());
+        let what = match validity.at(now) {
+            ValidityState::Valid => return None,
+            ValidityState::EndsSoon => " only\nHINT: renew it",
+            ValidityState::Early | ValidityState::Expired => ", and clients refuse it\nHINT: replace it",
+        };
+        let (file, text) = (self.files.certificate.display(), validity.text(now));
+        Some(format!("certificate '{file}' {text}{what} and reload the server (SIGHUP)."))
     }
 }
 

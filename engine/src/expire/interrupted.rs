@@ -1,5 +1,6 @@
 //! Backups without a manifest: interrupted backups, and backups that another process may be making.
 
+use jiff::Timestamp;
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout;
@@ -10,7 +11,7 @@ use crate::claim::unclaimed;
 use crate::repo::info_files::manifest_cipher;
 use crate::repo::manifest_store;
 use crate::repo::reconstruct::Reconstructed;
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, time_zone};
 
 /// How long an unfinished backup without a claim must not have changed before its directory is removed, in seconds.
 /// Expire can't ask PostgreSQL whether pgBackRest is still making it, which may send one large file for hours.
@@ -40,6 +41,43 @@ impl Task<'_> {
         Ok(self.now - unclaimed::last_change(self.repo, self.session.stanza(), label)? < UNCLAIMED_SECONDS)
     }
 
+    /// Logs which unfinished backups are kept, and until when. pgBackRest keeps the newest one, too, and does not log it.
+    pub(super) fn tell_kept(&self, found: &Reconstructed, running: &[BackupLabel]) -> Result<()> {
+        for label in running.iter().filter(|label| found.labels.last() != Some(label)) {
+            let until = self.kept_until(label)?;
+            crate::info!("repo{}: unfinished backup {label} is kept until {until}", self.repo.key);
+        }
+        Ok(())
+    }
+
+    /// Returns until when an unfinished backup counts as running if it does not change, by the clock of the store.
+    fn kept_until(&self, label: &BackupLabel) -> Result<String> {
+        let until = unclaimed::last_change(self.repo, self.session.stanza(), label)?.saturating_add(UNCLAIMED_SECONDS);
+        let until = Timestamp::from_second(until).map(|until| until.to_zoned(time_zone::local().clone()));
+        Ok(until
+            .map_or_else(|_| "an unknown time".to_owned(), |until| until.strftime("%Y-%m-%d %H:%M:%S%:z").to_string()))
+    }
+
+    /// Warns that an unfinished backup keeps WAL from being expired.
+    pub(super) fn warn_of_kept_archive(&self, label: &BackupLabel) -> Result<()> {
+        let (key, hint) = (self.repo.key, self.unfinished_hint(label)?);
+        let text = format!("unfinished backup {label} may run on another host and need it");
+        crate::warn!("repo{key}: archive is not expired: {text}\nHINT: {hint}");
+        Ok(())
+    }
+
+    /// Hints at what to do about an unfinished backup that keeps something from being expired.
+    fn unfinished_hint(&self, label: &BackupLabel) -> Result<String> {
+        let (storage, stanza) = (&self.repo.storage, self.session.stanza());
+        let directory = storage.display(&layout::backup_path(stanza, label));
+        let until = self.kept_until(label)?;
+        Ok(format!(
+            "'{directory}' has no {manifest} and no claim, as of a backup of pgBackRest that has not ended. It counts as running \
+             until {until}, unless it changes.\nHINT: if no process is making it, remove that directory to expire now.",
+            manifest = layout::BACKUP_MANIFEST
+        ))
+    }
+
     /// Keeps backups on which possibly running backups are based.
     pub(super) fn keep_needed(
         &self,
@@ -57,7 +95,8 @@ impl Task<'_> {
             return Err(Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"))
                 .hint("wait until it has ended. If none is running, the next backup removes the unfinished one."));
         }
-        crate::warn!("repo{}: backup {first} is not expired: {text}", self.repo.key);
+        let hint = running.first().map(|label| self.unfinished_hint(label)).transpose()?.unwrap_or_default();
+        crate::warn!("repo{}: backup {first} is not expired: {text}\nHINT: {hint}", self.repo.key);
         Ok(())
     }
 

@@ -164,9 +164,14 @@ fn wal_of_a_full_backup_that_may_run_without_a_claim_stays() -> Result<()> {
     for (running, left) in [("20260102-120000F", 3), ("20260109-000000F", 1)] {
         let (storage, repo) = repository()?;
         put_file(&storage, &format!("backup/demo/{running}/backup.manifest.copy"))?;
-        expire(&repo, 1, None)?;
+        let (expired, warnings) = crate::log::collect_warnings(|| expire(&repo, 1, None));
+        expired?;
         assert_eq!(labels(&repo)?, [LATER]);
         assert_eq!(segments(&storage), left, "{running}");
+        // It was not said what keeps the WAL, and until when
+        let told = format!("{warnings:?}");
+        let is_told = told.contains(&format!("'/backup/demo/{running}' has no backup.manifest and no claim"));
+        assert_eq!(is_told && told.contains("It counts as running until 20"), left == 3, "{told}");
     }
     Ok(())
 }

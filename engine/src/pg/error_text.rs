@@ -2,9 +2,15 @@
 
 use std::io;
 
+use repo_format::error::without_documentation;
+
 /// The words of the system without its number.
 pub(super) fn words(error: &io::Error) -> String {
-    let full = error.to_string();
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        // A library of TLS has words of its own for this
+        return "server closed the connection unexpectedly".to_owned();
+    }
+    let full = without_documentation(error.to_string());
     full.rsplit_once(" (os error").map_or(full.as_str(), |(text, _)| text).to_owned()
 }
 
@@ -19,7 +25,7 @@ pub(super) fn root_cause(error: &tokio_postgres::Error) -> (String, bool) {
             let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
             (words(io), nobody.contains(&io.kind()))
         }
-        None => (cause.to_string(), false),
+        None => (without_documentation(cause.to_string()), false),
     }
 }
 

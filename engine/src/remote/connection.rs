@@ -24,12 +24,12 @@ use self::channel_link::{ChannelEnd, ChannelLink};
 use self::first::{FirstAnswers, FirstRequests};
 use super::answers::{EXIT_WAIT, IDLE, keep_alive, read};
 use super::channels::{ChannelOutput, Channels, WayInput};
-use super::failure::{FarEnd, with_refusal_hint};
+use super::failure::{FarEnd, with_refusal_hint, with_write_hint};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::received::{Received, ReceivedPart};
 use super::shared::{End, Reply, Shared, UNKNOWN_US, lock};
-use super::{RemoteSettings, Way, tls};
+use super::{RemoteSettings, Way, patience, tls};
 use crate::log::Inherited;
 use crate::storage::full::{said_by_pgbackrest, with_no_space};
 use crate::work::retry::PeerFault;
@@ -187,6 +187,10 @@ impl Connection {
     }
 
     fn begin(settings: &RemoteSettings, offered: Capabilities) -> Result<Arc<Self>> {
+        patience::open(settings, || Self::begin_once(settings, offered.clone()))
+    }
+
+    fn begin_once(settings: &RemoteSettings, offered: Capabilities) -> Result<Arc<Self>> {
         let (kind, opened) = match &settings.way {
             Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
@@ -414,7 +418,7 @@ impl Connection {
         let error = answer.to_error(&self.name);
         let tells = self.has(Capability::NoSpace);
         let said = if tells { answer.no_space } else { said_by_pgbackrest(error.code, &error.message) };
-        with_no_space(error, said)
+        with_no_space(with_write_hint(error), said)
     }
 
     /// Ends a connection whose server does not answer.

@@ -116,6 +116,15 @@ pub(super) fn with_refusal_hint(error: Error, settings: &RemoteSettings) -> Erro
     }
 }
 
+/// Adds what may help after a write failed there without a reason: pgBackRest has none for a file system without space.
+pub(super) fn with_write_hint(error: Error) -> Error {
+    let is_bare = error.code == ErrorCode::FileWrite
+        && error.message.ends_with('\'')
+        && error.message.contains(": unable to write '")
+        && !error.message.contains('\n');
+    if is_bare { error.hint("is there space left for that file on that host?") } else { error }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -158,6 +167,15 @@ mod tests {
         assert_eq!(error.message, "invalid tag type (answer of verify:remote, remote-0 ssh protocol on 'far')");
         let own = "raised from remote-0 ssh protocol on 'far': timeout";
         assert_eq!(far_end().in_answer(Error::new(ErrorCode::FileRead, own)).message, own);
+    }
+
+    #[test]
+    fn write_that_fails_without_a_reason_has_a_hint_of_the_usual_one() {
+        let hints =
+            |text: &str| with_write_hint(Error::new(ErrorCode::FileWrite, format!("raised from x: {text}"))).hints;
+        assert_eq!(hints("unable to write '/repo/a'"), ["is there space left for that file on that host?"]);
+        assert!(hints("unable to write '/repo/a': [28] No space left on device").is_empty());
+        assert!(hints("unable to open '/repo/a'").is_empty());
     }
 
     #[test]

@@ -20,6 +20,8 @@ use super::link::{Link, Opened};
 use super::{Connection, RemoteSettings, SshSettings, Way};
 use crate::serve::{RepositoryKind, ServeMore, Served, ServedOptions, ServedRepository, ServedStorage, Server};
 use crate::storage::posix::PosixSettings;
+use crate::tcp::KeepAlive;
+use crate::tls::ClientSettings;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 struct SocketLink(UnixStream);
@@ -101,6 +103,23 @@ impl Write for SlowOutput {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The settings of a server that is reached by TLS, with a time limit of connecting.
+pub(crate) fn tls_settings(connect_timeout: Duration) -> RemoteSettings {
+    let client = ClientSettings {
+        host: "far".to_owned(),
+        port: 8432,
+        ca_file: None,
+        ca_path: None,
+        certificate: "/client.crt".into(),
+        key: "/client.key".into(),
+        ciphers_12: None,
+        ciphers_13: None,
+        connect_timeout,
+        keep_alive: KeepAlive::default(),
+    };
+    RemoteSettings { way: Way::Tls { client: Box::new(client), arguments: Vec::new() }, ..thread_settings() }
 }
 
 /// The settings of the server on the thread.

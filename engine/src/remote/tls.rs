@@ -28,7 +28,7 @@ impl Link for TlsLink {
 
     fn ended(&mut self, _timeout: Duration) -> Error {
         Error::new(ErrorCode::Format, format!("unexpected EOF from '{}'", self.0.name()))
-            .hint("the log of the server on that host may tell why it has closed the session")
+            .hint("the log of the server on that host may tell why the session has ended")
     }
 
     fn finish(&mut self, timeout: Duration) {

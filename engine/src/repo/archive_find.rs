@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::pg::PgVersion;
+use repo_format::size::format_size;
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX, WalSegment};
 
 use crate::storage::RepoStorage;
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// With less space, a repository may have no room for a segment that is not compressed, in bytes.
+const SPACE_LOW_BYTES: u64 = 16 << 20;
 
 /// A segment found in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,18 @@ pub(crate) fn list_in(
     let directory = layout::wal_dir(stanza, archive_id, segment);
     let names = storage.names_after(&directory, &segment.to_string())?;
     Ok(ListedNames { directory, names })
+}
+
+/// Says that a segment may not have arrived because the repository is full. What archives it may run on another host, and only
+/// the log of PostgreSQL there has its error.
+fn with_space_hint(error: Error, place: &str, bytes_free: Option<u64>) -> Error {
+    match bytes_free {
+        Some(free) if free < SPACE_LOW_BYTES => {
+            let size = format_size(free);
+            error.hint(format!("the repository has no space left for WAL: {size} are free at '{place}'."))
+        }
+        _ => error,
+    }
 }
 
 /// Looks for segments in one archive. The listing of a directory is kept while it is useful, so that looking for many
@@ -132,10 +148,12 @@ impl<'a> WalSegmentFind<'a> {
         let suffix = if partial { PARTIAL_SUFFIX } else { "" };
         let text =
             format!("WAL segment {segment}{suffix} was not archived before the {}ms timeout", self.timeout.as_millis());
-        Err(Error::new(ErrorCode::ArchiveTimeout, text)
+        let error = Error::new(ErrorCode::ArchiveTimeout, text)
             .hint("check the archive_command to ensure that all options are correct (especially --stanza).")
             .hint("check the PostgreSQL server log for errors.")
-            .hint("run the 'start' command if the stanza was previously stopped."))
+            .hint("run the 'start' command if the stanza was previously stopped.");
+        let place = layout::archive_stanza(self.stanza);
+        Err(with_space_hint(error, &self.storage.display(&place), self.storage.bytes_free(&place)))
     }
 
     /// Returns the names of temporary files of the segment looked up last, which are being written or were abandoned.
@@ -281,6 +299,18 @@ mod tests {
         assert_eq!(error.code, ErrorCode::ArchiveTimeout);
         assert_eq!(error.message, "WAL segment 000000010000000000000002 was not archived before the 30ms timeout");
         assert_eq!(error.hints.len(), 3);
+    }
+
+    #[test]
+    fn segment_that_does_not_arrive_in_a_full_repository_had_no_hint_of_that() {
+        let hints =
+            |free| with_space_hint(Error::new(ErrorCode::ArchiveTimeout, "x"), "/repo/archive/demo", free).hints;
+        assert_eq!(hints(Some(0)), ["the repository has no space left for WAL: 0B are free at '/repo/archive/demo'."]);
+        assert!(hints(Some(SPACE_LOW_BYTES)).is_empty() && hints(None).is_empty());
+        let dir = tempfile::tempdir().unwrap();
+        let storage = crate::storage::posix::PosixStorage::new(dir.path());
+        assert!(storage.bytes_free(&RepoPath::root()).is_some());
+        assert_eq!(storage.bytes_free(&RepoPath::new("none").unwrap()), None);
     }
 
     #[test]

@@ -169,7 +169,10 @@ impl<R: Read, W: Write + Send> Server<R, W> {
                 served.usage = served.usage.with_channels();
                 self.serve_channels(Handlers::new(served, common), following, &more)
             }
-            None => self.serve_all(Handlers::new(served, common)),
+            None => {
+                served.last_words.allow();
+                self.serve_all(Handlers::new(served, common))
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::LastWords;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// How often a wait looks for a signal. The process has a second from the signal on.
@@ -86,6 +87,7 @@ pub struct StandardOutput {
     name: String,
     timeout: Duration,
     cancel: CancelToken,
+    last_words: LastWords,
 }
 
 impl StandardOutput {
@@ -96,11 +98,17 @@ impl StandardOutput {
     pub fn new(name: &str, timeout: Duration, cancel: CancelToken) -> Result<Self> {
         rustix::io::ioctl_fionbio(io::stdout(), true)
             .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to set up standard output", e.into()))?;
-        Ok(StandardOutput { name: name.to_owned(), timeout, cancel })
+        Ok(StandardOutput { name: name.to_owned(), timeout, cancel, last_words: LastWords::default() })
+    }
+
+    /// Tells the client by which error the process ends, at any time.
+    pub fn last_words(&self) -> LastWords {
+        self.last_words.clone()
     }
 
     /// Repeats a write that would block until something can be written.
     fn repeat(&self, mut write: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
+        self.last_words.begin()?;
         loop {
             match write() {
                 Err(Errno::AGAIN) => {}
@@ -125,7 +133,9 @@ impl Write for StandardOutput {
         self.repeat(|| rustix::io::writev(io::stdout(), buffers))
     }
 
+    /// Every message ends with this.
     fn flush(&mut self) -> io::Result<()> {
+        self.last_words.complete();
         Ok(())
     }
 }

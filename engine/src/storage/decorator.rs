@@ -55,6 +55,10 @@ impl<D: Decorator> RepoStorage for D {
         self.inner().concurrency()
     }
 
+    fn bytes_free(&self, path: &RepoPath) -> Option<u64> {
+        self.inner().bytes_free(path)
+    }
+
     fn connected(&self) -> Result<()> {
         self.inner().connected()
     }

@@ -240,6 +240,10 @@ impl RepoStorage for FaultyStorage {
         self.inner.features()
     }
 
+    fn bytes_free(&self, path: &RepoPath) -> Option<u64> {
+        self.inner.bytes_free(path)
+    }
+
     fn concurrency(&self) -> Concurrency {
         self.inner.concurrency()
     }

@@ -155,6 +155,12 @@ impl RepoStorage for PosixStorage {
         self.features
     }
 
+    fn bytes_free(&self, path: &RepoPath) -> Option<u64> {
+        let space = rustix::fs::statvfs(self.absolute(path)).ok()?;
+        // A file system without an end says that it has no blocks
+        (space.f_blocks > 0).then(|| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
     fn display(&self, path: &RepoPath) -> String {
         self.absolute(path).to_string_lossy().into_owned()
     }

@@ -12,6 +12,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::Decoded;
+use super::validity::Validity;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -47,9 +48,9 @@ impl Identity {
         &self.certified
     }
 
-    /// Returns until when the certificate is valid, in seconds since 1970.
-    pub fn valid_until(&self) -> Option<u64> {
-        Some(Decoded::of(self.certified.cert.first()?).ok()?.validity().1)
+    /// Returns when the certificate is valid.
+    pub fn validity(&self) -> Option<Validity> {
+        Validity::of_seconds(Decoded::of(self.certified.cert.first()?).ok()?.validity())
     }
 }
 

@@ -18,6 +18,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::certificate::Decoded;
 use super::peer::Trust;
 use super::session::Session;
+use super::validity::Validity;
 use super::{Identity, authorities_in, ciphers};
 use crate::{Error, ErrorCode, Result};
 
@@ -101,9 +102,9 @@ impl ServerTls {
         self.authorities != other.authorities
     }
 
-    /// Returns until when the certificate is valid, in seconds since 1970.
-    pub fn valid_until(&self) -> Option<u64> {
-        self.identity.valid_until()
+    /// Returns when the certificate is valid.
+    pub fn validity(&self) -> Option<Validity> {
+        self.identity.validity()
     }
 }
 

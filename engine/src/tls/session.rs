@@ -12,6 +12,7 @@ use rustls::Connection;
 use rustls_pki_types::CertificateDer;
 
 use super::certificate::Decoded;
+use super::validity::Validity;
 use crate::system_text;
 use crate::tcp::wait_for;
 use crate::{Error, ErrorCode};
@@ -102,9 +103,9 @@ impl Session {
         tls.peer_certificates().and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned())
     }
 
-    /// Returns until when the peer's certificate is valid, in seconds since 1970.
-    pub fn peer_valid_until(&self) -> Option<u64> {
-        Some(Decoded::of(&self.peer_certificate()?).ok()?.validity().1)
+    /// Returns when the peer's certificate is valid.
+    pub fn peer_validity(&self) -> Option<Validity> {
+        Validity::of_seconds(Decoded::of(&self.peer_certificate()?).ok()?.validity())
     }
 
     /// Returns the half that reads. A read fails if nothing arrives for `timeout`; without one it waits.
@@ -178,6 +179,12 @@ fn timeout_text(time: Duration, what: &str, name: &str) -> String {
 }
 
 impl Shared {
+    /// The error for a connection that was cut. Its kind is that of a stream that ends early.
+    fn unexpected_end(&self) -> io::Error {
+        let error = Error::new(ErrorCode::Format, format!("unexpected EOF from '{}'", self.name));
+        io::Error::new(ErrorKind::UnexpectedEof, error)
+    }
+
     /// Sends what is encrypted.
     fn flush<'a>(&'a self, mut tls: MutexGuard<'a, Connection>, timeout: Duration) -> io::Result<()> {
         let mut begun = Instant::now();
@@ -227,6 +234,8 @@ impl SessionReader {
             match tls.reader().read(into) {
                 Ok(read) => return Ok(Some(read)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // A peer whose process was killed says no word of TLS at its end
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.shared.unexpected_end()),
                 Err(error) => return Err(service_error(&self.shared.name, &error).into()),
             }
             if self.begin == self.end && !self.is_last {
@@ -258,6 +267,8 @@ impl SessionReader {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A peer whose process was killed before it had read everything
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(self.shared.unexpected_end()),
                 Err(error) => return Err(service_error(&self.shared.name, &error).into()),
             }
             let limit = self.timeout.unwrap_or(Duration::MAX);

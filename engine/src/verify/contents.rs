@@ -10,6 +10,7 @@ use repo_format::layout::{self, Stanza};
 use repo_format::wal_name::WalSegment;
 
 use super::passes::{PassFindings, Passed, Passes};
+use super::plan::Unfinished;
 use super::report::{self, ArchiveResult, BackupStatus, SegmentRun};
 use super::scope::{Scope, WalScope};
 use super::tally::Tally;
@@ -70,7 +71,7 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         manifest_cipher,
         version_force: request.pg_version_force,
         retry,
-        current_backup: scope.labels.last().filter(|label| !infos.backup.backups.contains_key(label)).cloned(),
+        unfinished: Unfinished::among(&scope.labels, infos.backup),
         states: false,
     };
     let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };

@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveCluster;
+use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Framing};
 use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
@@ -283,10 +284,38 @@ pub(super) fn shown_manifest(label: &BackupLabel) -> String {
     format!("<REPO:BACKUP>/{label}/{}", layout::BACKUP_MANIFEST)
 }
 
-/// Returns whether a backup is in progress, rather than damaged: it is the current one and has no manifest yet. `error` is
-/// that of reading the manifest.
-pub(super) fn is_in_progress(label: &BackupLabel, current: Option<&BackupLabel>, error: Option<&Error>) -> bool {
-    current == Some(label) && error.is_some_and(is_missing)
+/// Backups that may be in progress, or were interrupted and may be resumed: backup.info does not list them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unfinished {
+    /// The newest backup, if it is one of them.
+    newest: Option<BackupLabel>,
+    /// All, except those that hold files of a listed backup.
+    unneeded: BTreeSet<BackupLabel>,
+}
+
+impl Unfinished {
+    /// Finds them among backups with a directory, in order.
+    pub(super) fn among(labels: &[BackupLabel], info: &BackupInfo) -> Self {
+        let unlisted = |label: &&BackupLabel| !info.backups.contains_key(*label);
+        let needed: BTreeSet<&BackupLabel> =
+            info.backups.values().flat_map(|entry| entry.prior.iter().chain(&entry.reference)).collect();
+        let unneeded = labels.iter().filter(unlisted).filter(|label| !needed.contains(label)).cloned().collect();
+        Unfinished { newest: labels.last().filter(unlisted).cloned(), unneeded }
+    }
+
+    /// Returns whether a backup is in progress or was interrupted, rather than damaged: it has no manifest yet, and if it is not
+    /// the newest one, it has the copy that a backup saves from time to time. pgBackRest takes only the newest one for that,
+    /// because its next backup removes an older one. rbr leaves one alone that another process may be making. `error` is that of
+    /// reading the manifest.
+    pub(super) fn is_in_progress(
+        &self,
+        label: &BackupLabel,
+        error: Option<&Error>,
+        has_copy: impl FnOnce() -> bool,
+    ) -> bool {
+        let is_newest = self.newest.as_ref() == Some(label);
+        error.is_some_and(is_missing) && (is_newest || (self.unneeded.contains(label) && has_copy()))
+    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use repo_format::pg::PgVersion;
 
 use super::info_file::{FilePair, Retry};
 use super::memory::{Shown, StoredStates};
-use super::plan::{self, Fact, ManifestFact, WalDir};
+use super::plan::{self, Fact, ManifestFact, Unfinished, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
 use crate::repo::wal_header;
-use crate::storage::{Entry, EntryKind, FileSize};
+use crate::storage::{self, Entry, EntryKind, FileSize};
 use crate::{Error, Repo, Result, detail};
 
 /// Where to look and how to read.
@@ -26,8 +26,8 @@ pub(super) struct WalkSettings<'a> {
     pub manifest_cipher: Cipher,
     pub version_force: Option<PgVersion>,
     pub retry: Retry<'a>,
-    /// The newest backup, if it is not in backup.info: it may be in progress.
-    pub current_backup: Option<BackupLabel>,
+    /// Backups that may be in progress, or were interrupted.
+    pub unfinished: Unfinished,
     /// Look at the sizes and times of stored files.
     pub states: bool,
 }
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
     }
 
     fn read_backup(&mut self, label: BackupLabel) -> Fact {
-        let WalkSettings { repo, stanza, ref manifest_cipher, retry, ref current_backup, .. } = self.settings;
+        let WalkSettings { repo, stanza, ref manifest_cipher, retry, ref unfinished, .. } = self.settings;
         let pair = FilePair {
             repo,
             path: layout::manifest(stanza, &label),
@@ -138,7 +138,8 @@ impl<'a> Walk<'a> {
             retry,
         };
         let file = pair.load_file(&|reader, origin| Manifest::read(reader, origin));
-        if plan::is_in_progress(&label, current_backup.as_ref(), file.as_ref().err()) {
+        let has_copy = || storage::exists(&*repo.storage, &layout::manifest_copy(stanza, &label)).unwrap_or(false);
+        if unfinished.is_in_progress(&label, file.as_ref().err(), has_copy) {
             return Fact::Backup(label, ManifestFact::InProgress);
         }
         let manifest = match pair.with_copy(file, &|reader, origin| Manifest::read(reader, origin)) {

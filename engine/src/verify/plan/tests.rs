@@ -1,3 +1,5 @@
+use repo_format::label::BackupType;
+use repo_format::manifest::ManifestData;
 use repo_format::pg::PgVersion;
 
 use super::super::facts::{
@@ -153,16 +155,35 @@ fn backup_without_usable_manifest_has_no_files() {
 }
 
 #[test]
-fn only_the_newest_unlisted_backup_without_a_manifest_is_in_progress() {
+fn backup_without_a_manifest_that_is_not_the_newest_was_damaged_although_it_may_be_resumed() {
     let (missing, damaged) = (Error::new(ErrorCode::FileMissing, "x"), Error::new(ErrorCode::Checksum, "x"));
-    let (incr, full) = (label(INCR), label(FULL));
-    for (current, error, expected) in [
-        (Some(&incr), Some(&missing), true),
-        (Some(&incr), Some(&damaged), false),
-        (Some(&incr), None, false),
-        (Some(&full), Some(&missing), false),
-        (None, Some(&missing), false),
+    let (full, incr) = (label(FULL), label(INCR));
+    let labels = [full.clone(), incr.clone()];
+    let info = |listed: &[&BackupLabel]| {
+        let mut info = BackupInfo::new(PgVersion::V15, 1, 2, None).unwrap();
+        for label in listed {
+            let mut data = ManifestData::new((*label).clone(), label.backup_type(), 1, PgVersion::V15, 202_209_061);
+            (data.pg_id, data.pg_system_id) = (1, 1);
+            data.prior = (label.backup_type() != BackupType::Full).then(|| full.clone());
+            info.add_manifest(&Manifest::new(data)).unwrap();
+        }
+        info
+    };
+    for (listed, asked, error, has_copy, expected) in [
+        // The newest
+        (&[&full] as &[&BackupLabel], &incr, Some(&missing), false, true),
+        (&[&full], &incr, Some(&damaged), true, false),
+        (&[&full], &incr, None, true, false),
+        (&[&full, &incr], &incr, Some(&missing), true, false),
+        // An older one
+        (&[], &full, Some(&missing), true, true),
+        (&[], &full, Some(&missing), false, false),
+        (&[], &full, Some(&damaged), true, false),
+        (&[&full], &full, Some(&missing), true, false),
+        // It holds files of another
+        (&[&incr], &full, Some(&missing), true, false),
     ] {
-        assert_eq!(is_in_progress(&incr, current, error), expected);
+        let unfinished = Unfinished::among(&labels, &info(listed));
+        assert_eq!(unfinished.is_in_progress(asked, error, || has_copy), expected, "{listed:?} {asked} {error:?}");
     }
 }
