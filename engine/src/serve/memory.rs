@@ -16,7 +16,7 @@ pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 const GROWN_BYTES_MAX: u64 = 512 << 20;
 /// What the requests of all channels of a connection may have together, in bytes. A request contains a block of `buffer-size`, which is
 /// at most 16 MiB, or jobs of at most as many. A buffer may have twice the size of its request.
-const REQUESTS_BYTES_MAX: u64 = 24 * (CHANNELS_MAX as u64) << 20;
+const REQUESTS_BYTES_MAX: u64 = (24 << 20) * CHANNELS_MAX as u64;
 
 /// What a connection uses. Its channels use it together. Clones share it.
 #[derive(Clone, Debug)]
