@@ -16,6 +16,7 @@ use repo_format::lock_file::lock_name;
 use crate::config::decl::{Command, IndexGroup, Role};
 use crate::config::handle::OptIndexed;
 use crate::config::{Config, ExecTarget, Replacement, Source, opt};
+use crate::exit::cancel_token;
 
 /// How long a connection is without data before the first probe. Firewalls forget connections after some minutes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -113,6 +114,7 @@ impl Served {
             asks_passphrase: false,
             target_time: None,
             network_level: network_level(config),
+            cancel: cancel_token().clone(),
         })
     }
 

@@ -74,9 +74,9 @@ impl CancelToken {
             signal => {
                 // The three signals that pgBackRest handles; no others are installed
                 let name = match signal {
-                    1 => "[SIGHUP]".to_owned(),
-                    2 => "[SIGINT]".to_owned(),
-                    15 => "[SIGTERM]".to_owned(),
+                    1 => "SIGHUP".to_owned(),
+                    2 => "SIGINT".to_owned(),
+                    15 => "SIGTERM".to_owned(),
                     other => other.to_string(),
                 };
                 Err(Error::new(ErrorCode::Term, format!("terminated on signal {name}")))
@@ -121,7 +121,7 @@ mod tests {
         parent.cancel_by_signal(15);
         parent.cancel();
         let error = child.check().unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal [SIGTERM]"));
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal SIGTERM"));
         assert_eq!(child.signal(), Some(15));
     }
 

@@ -32,6 +32,7 @@ pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::{RemoteOpening, RemoteReader};
 pub(crate) use self::received::ReceivedPart;
+use crate::CancelToken;
 use crate::tls::ClientSettings;
 
 /// How to reach the process on another host.
@@ -54,6 +55,8 @@ pub struct RemoteSettings {
     pub target_time: Option<i64>,
     /// The level of the compression between the hosts of what is neither compressed nor encrypted; `None` if there is none.
     pub network_level: Option<i32>,
+    /// Ends a wait for a session of the host.
+    pub cancel: CancelToken,
 }
 
 /// The way to another host.

@@ -269,6 +269,38 @@ fn answers_are_those_of_pgbackrest_to_the_byte() {
 }
 
 #[test]
+fn client_of_a_process_that_a_signal_ended_at_work_was_not_told_why() {
+    let space = Space::new();
+    let folder = space.folder("repo/many");
+    (0..20_000).for_each(|number| fs::write(folder.join(format!("{number}")), "").expect("file"));
+    let folder = space.text("repo/many");
+    let list = Call::List(ListRequest { path: &folder, level: InfoLevel::Detail, target_time: 0 });
+    let last_words = || {
+        let mut served = Served::start(&space, &space.path("bin/rbr"), "repo", &["--repo=1", "info:remote"]);
+        // Far more work than it does before a signal ends it
+        for session in 2..200 {
+            list.encode(session, Dialect::NEWEST).write_to(&mut served.output).expect("request");
+        }
+        let mut message = Vec::new();
+        read_message(&mut served.input, &mut message, 64 << 20).expect("answer");
+        let process = rustix::process::Pid::from_child(&served.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("kill");
+        let mut told = None;
+        while read_message(&mut served.input, &mut message, 64 << 20).is_ok() {
+            let answer = AnswerMessage::decode(&message).expect("answer");
+            if answer.session.is_none() {
+                told = answer.outcome.err().map(|error| (error.code, error.message.into_owned()));
+            }
+        }
+        assert_eq!(served.child.wait().expect("end").code(), Some(63));
+        told
+    };
+    // Within an answer nothing can be said
+    let told = (0..5).find_map(|_| last_words()).expect("last words");
+    assert_eq!(told, (63, "terminated on signal SIGTERM".to_owned()));
+}
+
+#[test]
 fn process_ends_as_that_of_pgbackrest() {
     let Some(oracles) = oracles(&[]) else { return };
     let space = Space::new();

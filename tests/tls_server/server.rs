@@ -136,7 +136,9 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     hosts.server.terminate();
     assert_eq!(hosts.server.wait(), 0, "{}", hosts.server.log());
     logged(&hosts, "terminate child process ", 0);
-    assert!(backup.wait() != 0, "{}", backup.log());
+    assert_eq!(backup.wait(), 63, "{}", backup.log());
+    let log = backup.log();
+    assert!(log.contains("protocol on 'localhost': terminated on signal SIGTERM"), "{log}");
     // A server that is killed says no word of TLS. Its library's address was in the error
     hosts.server = start_server(&hosts.scenario, Tool::Rbr, hosts.port);
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--archive-timeout=120"]);

@@ -85,6 +85,10 @@ fn serve_client(
         Err(error) => {
             let told = server.refuse(&error);
             close_refused(&session, server, passing);
+            if !sessions.is_news(&error, &name, Instant::now()) {
+                engine::debug!("client '{name}' at {peer} is refused again: {}", error.message);
+                return Ok(());
+            }
             return told.and(Err(named(explained(error))));
         }
     };
@@ -157,7 +161,7 @@ fn pass_on(
         // The process ends with its streams
         Err(e) => return Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e)),
     };
-    let answered = copy(&mut stdout, output);
+    let answered = copy(&mut stdout, output, || passing.moves());
     drop(stdout);
     match answered {
         Ok(()) => {
@@ -190,13 +194,16 @@ fn copy_buffered(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()>
     }
 }
 
-/// Copies until the end.
-fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+/// Copies until the end. `moved` is called after each part.
+fn copy(mut from: impl Read, mut to: impl Write, moved: impl Fn()) -> io::Result<()> {
     let mut buffer = vec![0; RELAY_BYTES];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read])?,
+            Ok(read) => {
+                to.write_all(&buffer[..read])?;
+                moved();
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

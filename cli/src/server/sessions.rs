@@ -16,6 +16,10 @@ use super::limits::SessionLimits;
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a process may take to end after its input has ended.
 const END_WAIT: Duration = Duration::from_secs(2);
+/// The time between two errors in the log about too many sessions of one client, which tries again meanwhile.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// A client that takes nothing for this time does not hold up the end of the server.
+const STALLED_MAX: Duration = Duration::from_secs(1);
 /// How long a process may take to end after a signal.
 const SIGNALLED_MAX: Duration = Duration::from_secs(30);
 
@@ -29,8 +33,12 @@ struct Table {
     unknown: BTreeMap<IpAddr, usize>,
     of_client: BTreeMap<String, usize>,
     processes: BTreeMap<u32, SharedChild>,
+    /// The clients that were refused lately because of too many sessions, and when the log said so.
+    refused: BTreeMap<String, Instant>,
     /// The number of sessions whose client has not got the last answer.
     passing: usize,
+    /// When one of these clients took something, if any has.
+    passed: Option<Instant>,
     is_stopping: bool,
 }
 
@@ -74,6 +82,20 @@ impl Sessions {
         Ok(KnownClient { sessions: self.clone(), client: client.to_owned() })
     }
 
+    /// Returns whether the log should say at this time that a client was refused because of too many sessions.
+    pub(super) fn is_news(&self, error: &Error, client: &str, now: Instant) -> bool {
+        if error.code != ErrorCode::Service || !error.message.starts_with(TOO_MANY_SESSIONS) {
+            return true;
+        }
+        let refused = &mut lock(&self.0).refused;
+        refused.retain(|_, said| now.saturating_duration_since(*said) < REFUSED_PAUSE);
+        let is_news = !refused.contains_key(client);
+        if is_news {
+            refused.insert(client.to_owned(), now);
+        }
+        is_news
+    }
+
     /// Adds a process.
     ///
     /// # Errors
@@ -101,7 +123,7 @@ impl Sessions {
     }
 
     /// Ends all processes, and lets no more begin. Waits for them, and until their clients know why they end, at most for
-    /// `timeout`.
+    /// `timeout`. Clients that take nothing are not waited for.
     pub(super) fn stop(&self, timeout: Duration) {
         let processes: Vec<(u32, SharedChild)> = {
             let mut table = lock(&self.0);
@@ -113,9 +135,17 @@ impl Sessions {
                 engine::warn!("terminate child process {id}");
             }
         }
-        let end = Instant::now() + timeout;
-        let is_over = || lock(&self.0).passing == 0 && !processes.iter().any(|(_, child)| is_running(child));
-        while Instant::now() < end && !is_over() {
+        let begun = Instant::now();
+        let mut ended = None;
+        while begun.elapsed() < timeout {
+            if !processes.iter().any(|(_, child)| is_running(child)) {
+                let ended = *ended.get_or_insert_with(Instant::now);
+                let table = lock(&self.0);
+                if table.passing == 0 || table.passed.map_or(ended, |passed| passed.max(ended)).elapsed() > STALLED_MAX
+                {
+                    return;
+                }
+            }
             std::thread::sleep(LOOK);
         }
     }
@@ -200,6 +230,13 @@ impl Drop for OwnedProcess {
 /// A session whose client waits for answers. Dropping it says that the client has got the last one, or is gone.
 pub(super) struct Passing(Sessions);
 
+impl Passing {
+    /// The client has taken something.
+    pub(super) fn moves(&self) {
+        lock(&self.0.0).passed = Some(Instant::now());
+    }
+}
+
 impl Drop for Passing {
     fn drop(&mut self) {
         lock(&self.0.0).passing -= 1;
@@ -273,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn client_that_waited_for_a_session_filled_the_log_of_the_server() {
+        let sessions = Sessions::default();
+        let (refused, begun) = (too_many(SessionLimits::default(), "a", 400, 400), Instant::now());
+        let is_news = |client, ms| sessions.is_news(&refused, client, begun + Duration::from_millis(ms));
+        assert_eq!([0, 1, 9_999, 10_000, 10_001].map(|ms| is_news("a", ms)), [true, false, false, true, false]);
+        assert!(is_news("b", 10_001));
+        // Other errors are always said, and clients that come no more are forgotten
+        let other = Error::new(ErrorCode::Access, "access denied");
+        assert!(sessions.is_news(&other, "a", begun) && sessions.is_news(&other, "a", begun));
+        assert!(is_news("c", 30_000) && lock(&sessions.0).refused.len() == 1);
+    }
+
+    #[test]
     fn client_that_is_one_too_many_was_not_told_what_raises_the_limit() {
         let hints = |files| too_many(SessionLimits::within(files), "a", 1, 2).hints[0].clone();
         assert!(
@@ -302,6 +352,7 @@ mod tests {
         let begun = Instant::now();
         sessions.stop(Duration::from_millis(50));
         assert!(begun.elapsed() >= Duration::from_millis(50));
+        lock(&sessions.0).passed = Some(begun + Duration::from_secs(60));
         let passed = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             let now = Instant::now();
@@ -311,6 +362,22 @@ mod tests {
         sessions.stop(Duration::from_secs(60));
         let stopped = Instant::now();
         assert!(passed.join().unwrap() <= stopped && begun.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn client_that_took_nothing_held_up_the_end_of_the_server() {
+        let sessions = Sessions::default();
+        let passing = sessions.passing();
+        let begun = Instant::now();
+        sessions.stop(Duration::from_secs(60));
+        assert!(begun.elapsed() >= STALLED_MAX && begun.elapsed() < Duration::from_secs(60));
+        // A client that takes something is waited for
+        passing.moves();
+        assert!(lock(&sessions.0).passed >= Some(begun));
+        let (moves_last, begun) = (Instant::now() + STALLED_MAX, Instant::now());
+        lock(&sessions.0).passed = Some(moves_last);
+        sessions.stop(Duration::from_secs(60));
+        assert!(Instant::now() >= moves_last + STALLED_MAX && begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]

@@ -215,37 +215,47 @@ mod tests {
         fn kill(&mut self) {}
     }
 
+    /// The begin of an answer whose data has this size.
+    fn begin_of_answer(session: u64, mut size: usize) -> Vec<u8> {
+        let mut message = AnswerMessage::encode(session, false, Some(PackWriter::new())).to_vec();
+        // The size of the data, its end, and that of the message
+        assert_eq!(message.split_off(message.len() - 3), [1, 0, 0]);
+        while size > 0x7f {
+            message.push((size & 0x7f) as u8 | 0x80);
+            size >>= 7;
+        }
+        message.push(size as u8);
+        message
+    }
+
     #[test]
     fn part_of_a_file_could_be_as_large_as_all_answers_together() {
-        let answer = |session, size| {
-            let (mut data, content) = (PackWriter::new(), vec![7; size]);
-            data.binary(&*content);
-            AnswerMessage::encode(session, false, Some(data)).to_vec()
-        };
-        let read_to = |call: &Call<'_>, size: usize, message: Option<usize>| {
+        let received = |call: &Call<'_>, answer: &dyn Fn(u64) -> Vec<u8>| {
             let shared = Shared::new(Box::new(NoLink), Box::new(Vec::new()));
             let (sender, reply) = channel();
             let session = shared.send(call, None, Dialect::NEWEST, sender);
-            let mut bytes = answer(session, size);
-            bytes.truncate(message.unwrap_or(bytes.len()));
-            let error = read_answers(&mut Cursor::new(bytes), &shared, "far");
+            let error = read_answers(&mut Cursor::new(answer(session)), &shared, "far");
             (reply.try_recv().ok().map(|reply| reply.unwrap().len()), error)
+        };
+        let whole = |size: usize| {
+            move |session| {
+                let (mut data, content) = (PackWriter::new(), vec![7; size]);
+                data.binary(&*content);
+                AnswerMessage::encode(session, false, Some(data)).to_vec()
+            }
         };
         let text = "message exceeds 67108864 bytes, the limit of one answer";
         for call in [Call::ReadNext, Call::JobNext, Call::Noop] {
             // The limit is known before the message has come
-            let (received, error) = read_to(&call, 64 << 20, Some(100));
-            assert_eq!((received, error.code, &*error.message), (None, ErrorCode::Format, text));
+            let (size, error) = received(&call, &|session| begin_of_answer(session, 64 << 20));
+            assert_eq!((size, error.code, &*error.message), (None, ErrorCode::Format, text));
             // A chunk of the largest buffer with the results of filters
-            assert!(read_to(&call, (64 << 20) - 100, None).0.is_some());
+            assert!(received(&call, &whole((64 << 20) - 100)).0.is_some());
         }
         let list = Call::List(ListRequest { path: "/", level: InfoLevel::Detail, target_time: 0 });
-        assert!(read_to(&list, 65 << 20, None).0.is_some_and(|bytes| bytes > 65 << 20));
-        let (received, error) = read_to(&list, 1 << 30, Some(100));
-        assert!(
-            received.is_none() && error.message.starts_with("messages that wait exceed 1073741824 bytes"),
-            "{error}"
-        );
+        assert!(received(&list, &whole(65 << 20)).0.is_some_and(|bytes| bytes > 65 << 20));
+        let (size, error) = received(&list, &|session| begin_of_answer(session, 1 << 30));
+        assert!(size.is_none() && error.message.starts_with("messages that wait exceed 1073741824 bytes"), "{error}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! One process and one login are enough for a host nearby. The window of an SSH channel limits what one way carries over a distance
 //! (2 MiB in each round trip), so there are more of them the longer an answer takes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::Capability;
 
@@ -19,6 +20,9 @@ const WORKERS_OF_A_WAY: usize = 4;
 /// The most ways. With the defaults of sshd, ten clients may log in at a time.
 const WAYS_MAX: usize = 8;
 
+/// The pause before the next try after a way could not be opened.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+
 /// Returns how many ways are best for so many workers.
 fn ways(round_trip: Duration, workers: usize) -> usize {
     let of_distance = round_trip.as_millis().div_ceil(ROUND_TRIP_OF_A_WAY.as_millis());
@@ -28,15 +32,27 @@ fn ways(round_trip: Duration, workers: usize) -> usize {
 
 /// The processes that carry channels besides that of the command itself. Each ends with the last of its channels.
 #[derive(Debug, Default)]
-pub(crate) struct Carriers([Mutex<Weak<Connection>>; WAYS_MAX]);
+pub(crate) struct Carriers {
+    ways: [Mutex<CarrierWay>; WAYS_MAX],
+    /// A way could not be opened.
+    has_failed: AtomicBool,
+}
+
+/// A process that carries channels, if there is one.
+#[derive(Debug, Default)]
+struct CarrierWay {
+    connection: Weak<Connection>,
+    /// When to try again after it could not be opened.
+    next_try: Option<Instant>,
+}
 
 impl Carriers {
     /// Opens the connection of a worker on a channel; `None` if the host has no channels, or no more of them. `main` is the
     /// connection of the command itself, `processes` are the settings of its process and of those of its workers, of which
-    /// `number` is one. So many of them may be in use.
+    /// `number` is one. So many of them may be in use. A worker whose way can't be opened gets a channel of `main`.
     ///
     /// # Errors
-    /// The host can't be reached, or refuses.
+    /// The connection on which the channel would be has ended, or the host refuses the channel.
     pub(crate) fn open(
         &self,
         main: &Arc<Connection>,
@@ -46,27 +62,70 @@ impl Carriers {
     ) -> Result<Option<Arc<Connection>>> {
         let Some(settings) = processes.get(number).filter(|_| main.has(Capability::Channels)) else { return Ok(None) };
         let index = number.saturating_sub(1) % ways(main.round_trip()?, workers);
-        let carrier = match (self.0.get(index), processes.get(index)) {
-            (Some(slot), Some(process)) if index > 0 => {
-                let mut slot = lock(slot);
-                match slot.upgrade().filter(|carrier| !carrier.has_ended()) {
-                    Some(carrier) => carrier,
-                    None => {
-                        let carrier = Connection::open_with_channels(process)?;
-                        *slot = Arc::downgrade(&carrier);
-                        carrier
-                    }
-                }
-            }
-            _ => Arc::clone(main),
+        let carrier = match (self.ways.get(index), processes.get(index)) {
+            (Some(way), Some(process)) if index > 0 => self.carrier(way, process),
+            _ => None,
         };
-        carrier.open_channel(settings)
+        carrier.unwrap_or_else(|| Arc::clone(main)).open_channel(settings)
+    }
+
+    /// Returns the connection of a way, which is opened if it is not open; `None` if that is not possible.
+    fn carrier(&self, way: &Mutex<CarrierWay>, process: &RemoteSettings) -> Option<Arc<Connection>> {
+        let mut way = lock(way);
+        if let Some(open) = way.connection.upgrade().filter(|carrier| !carrier.has_ended()) {
+            return Some(open);
+        }
+        if way.next_try.is_some_and(|next| Instant::now() < next) {
+            return None;
+        }
+        match Connection::open_with_channels(process) {
+            Ok(carrier) => {
+                *way = CarrierWay { connection: Arc::downgrade(&carrier), next_try: None };
+                Some(carrier)
+            }
+            Err(error) => {
+                way.next_try = Some(Instant::now() + RETRY_PAUSE);
+                if self.has_failed.swap(true, Ordering::Relaxed) {
+                    crate::debug!("unable to open one more connection: {error}");
+                } else {
+                    crate::detail!("unable to open one more connection, continuing with those that are open: {error}");
+                }
+                None
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use protocol::Call;
+
     use super::*;
+    use crate::remote::testing::{connect_with_channels, serve_data, thread_settings};
+
+    #[test]
+    fn worker_whose_way_was_refused_failed_although_the_connection_of_the_command_had_channels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let main = connect_with_channels(move |stream| drop(serve_data(stream, &path))).unwrap();
+        // Nothing can be started with these
+        let (carriers, processes) = (Carriers::default(), [(); 9].map(|()| thread_settings()));
+        let open = |number| carriers.open(&main, &processes, number, 8).unwrap().unwrap();
+        let next_try = || lock(&carriers.ways[1]).next_try;
+        let second = open(2);
+        second.call(&Call::Noop).unwrap();
+        assert!(lock(&carriers.ways[1]).connection.upgrade().is_none());
+        // It is not tried again at once, but later
+        let first_try = next_try().unwrap();
+        let fourth = open(4);
+        fourth.call(&Call::Noop).unwrap();
+        assert_eq!(next_try(), Some(first_try));
+        let now = Instant::now();
+        lock(&carriers.ways[1]).next_try = Some(now);
+        let sixth = open(6);
+        sixth.call(&Call::Noop).unwrap();
+        assert!(next_try() >= Some(now + RETRY_PAUSE));
+    }
 
     #[test]
     fn distant_hosts_and_many_workers_get_more_ways() {

@@ -146,6 +146,7 @@ mod tests {
             asks_passphrase: false,
             target_time: None,
             network_level: None,
+            cancel: crate::CancelToken::new(),
         };
         FarEnd::new("remote-0 ssh protocol on 'far'", &settings)
     }

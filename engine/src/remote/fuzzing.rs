@@ -146,6 +146,7 @@ fn settings(asks_passphrase: bool) -> RemoteSettings {
         asks_passphrase,
         target_time: None,
         network_level: None,
+        cancel: CancelToken::new(),
     }
 }
 

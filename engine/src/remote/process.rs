@@ -236,6 +236,7 @@ mod tests {
             asks_passphrase: false,
             target_time: None,
             network_level: None,
+            cancel: crate::CancelToken::new(),
         };
         let mut opened = Process::start(&remote, &ssh).unwrap();
         let error = opened.link.ended(Duration::from_secs(10));

@@ -135,6 +135,7 @@ pub(crate) fn thread_settings() -> RemoteSettings {
         asks_passphrase: false,
         target_time: None,
         network_level: None,
+        cancel: CancelToken::new(),
     }
 }
 

@@ -228,14 +228,14 @@ fn only_the_first_who_waited_got_the_error_of_a_server_that_gave_up() {
         let mut script = Script::new(stream);
         script.begin(None);
         (0..3).for_each(|_| drop(script.read()));
-        script.give_up(&crate::Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
+        script.give_up(&crate::Error::new(ErrorCode::Term, "terminated on signal SIGTERM"));
     });
     let connection = connection.unwrap();
     let asked: Vec<_> = (0..3).map(|_| connection.send(&Call::Noop, None)).collect();
     for answer in asked {
         let error = answer.wait().err().unwrap();
         assert_eq!(error.code, ErrorCode::Term);
-        assert!(error.message.ends_with("terminated on signal [SIGTERM]"), "{error}");
+        assert!(error.message.ends_with("terminated on signal SIGTERM"), "{error}");
         assert!(!is_stop(&error), "nobody told this process to stop");
     }
     assert_eq!(connection.check().unwrap_err().code, ErrorCode::Term);

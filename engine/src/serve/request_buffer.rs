@@ -44,6 +44,7 @@ impl RequestBuffer {
         }
         let mut counting = CountingInput { input, bytes: 0, growth: Growth::new(all) };
         RequestMessage::read(&mut counting, &mut self.bytes, bytes_max)?;
+        counting.count()?;
         Ok(CountedRequest(counting.growth))
     }
 }
@@ -55,21 +56,28 @@ struct CountingInput<'a, R> {
     growth: Growth,
 }
 
+impl<R> CountingInput<'_, R> {
+    fn count(&mut self) -> Result<()> {
+        self.growth.grow_to(self.bytes)
+    }
+}
+
 impl<R: BufRead> Read for CountingInput<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
         self.bytes += read as u64;
-        self.growth.grow_to(self.bytes)?;
+        self.count()?;
         Ok(read)
     }
 }
 
 impl<R: BufRead> BufRead for CountingInput<'_, R> {
+    /// Counts what was consumed before: small fields come this way, of which a message may have any number.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.count()?;
         self.input.fill_buf()
     }
 
-    /// These are as few as the input's own buffer holds.
     fn consume(&mut self, count: usize) {
         self.bytes += count as u64;
         self.input.consume(count);
@@ -109,6 +117,40 @@ mod tests {
         drop(held);
         read(&mut buffers[2]).unwrap();
         assert_eq!(all.bytes(), 0);
+    }
+
+    /// A request with an unknown field: an array of small fields.
+    fn request_of_small_fields(count: usize) -> Vec<u8> {
+        let mut message = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
+        assert_eq!(message.pop(), Some(0), "end of the pack");
+        // Tags of pgBackRest's pack.c: an array two ids on, then booleans that are false
+        message.push(0x10 | 2);
+        message.extend(vec![0x20; count]);
+        message.extend([0, 0]);
+        message
+    }
+
+    #[test]
+    fn requests_of_many_small_fields_did_not_count() {
+        let read = |size: usize, all: &Grown| {
+            let mut input = BufReader::with_capacity(8 << 10, Cursor::new(request_of_small_fields(size)));
+            let mut buffer = RequestBuffer::default();
+            let counted = buffer.read(&mut input, 64 * MIB, all);
+            (buffer, counted)
+        };
+        let all = Grown::up_to(5 * MIB as u64);
+        let held = [read(2 * MIB, &all), read(2 * MIB, &all)];
+        assert!(held.iter().all(|(buffer, counted)| counted.is_ok() && buffer.bytes().len() > 2 * MIB));
+        assert!(all.bytes() > 4 * MIB as u64);
+        // It is not read to its end
+        let (buffer, counted) = read(8 * MIB, &all);
+        assert_eq!(counted.unwrap_err().code, ErrorCode::Memory);
+        assert!(buffer.bytes().len() < 2 * MIB, "{}", buffer.bytes().len());
+        drop(held);
+        assert_eq!(all.bytes(), 0);
+        // A small one counts, too
+        let (_buffer, _counted) = read(100, &all);
+        assert!(all.bytes() > 100);
     }
 
     #[test]

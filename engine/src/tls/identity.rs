@@ -50,7 +50,7 @@ impl Identity {
 
     /// Returns when the certificate is valid.
     pub fn validity(&self) -> Option<Validity> {
-        Validity::of_seconds(Decoded::of(self.certified.cert.first()?).ok()?.validity())
+        Some(Validity::of_seconds(Decoded::of(self.certified.cert.first()?).ok()?.validity()))
     }
 }
 

@@ -105,7 +105,7 @@ impl Session {
 
     /// Returns when the peer's certificate is valid.
     pub fn peer_validity(&self) -> Option<Validity> {
-        Validity::of_seconds(Decoded::of(&self.peer_certificate()?).ok()?.validity())
+        Some(Validity::of_seconds(Decoded::of(&self.peer_certificate()?).ok()?.validity()))
     }
 
     /// Returns the half that reads. A read fails if nothing arrives for `timeout`; without one it waits.

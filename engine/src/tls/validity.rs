@@ -7,7 +7,7 @@ use jiff::Timestamp;
 pub struct Validity {
     /// From this time on.
     pub from: Timestamp,
-    /// Until this time.
+    /// Until this time. [`Timestamp::MAX`] if it has no end, or one after that.
     pub until: Timestamp,
 }
 
@@ -30,10 +30,18 @@ const SOON_HOURS: i64 = 14 * 24;
 const SOON_PART: i64 = 3;
 
 impl Validity {
-    /// Converts seconds since 1970; `None` for times that no calendar has.
-    pub(crate) fn of_seconds((from, until): (u64, u64)) -> Option<Self> {
-        let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok();
-        Some(Validity { from: time(from)?, until: time(until)? })
+    /// Converts seconds since 1970. A time that no calendar has is [`Timestamp::MAX`]: a certificate without an end has the
+    /// last second of the year 9999 (RFC 5280, 4.1.2.5), which is beyond it.
+    pub(crate) fn of_seconds((from, until): (u64, u64)) -> Self {
+        let time = |seconds: u64| {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+        };
+        Validity { from: time(from), until: time(until) }
+    }
+
+    fn has_end(&self) -> bool {
+        self.until < Timestamp::MAX
     }
 
     /// Returns what a time is for the certificate.
@@ -41,6 +49,8 @@ impl Validity {
         let seconds = |from: Timestamp, until: Timestamp| until.as_second().saturating_sub(from.as_second());
         if now < self.from {
             ValidityState::Early
+        } else if !self.has_end() {
+            ValidityState::Valid
         } else if now > self.until {
             ValidityState::Expired
         } else {
@@ -53,6 +63,7 @@ impl Validity {
     pub fn text(&self, now: Timestamp) -> String {
         match self.at(now) {
             ValidityState::Early => format!("is not valid before {}", self.from),
+            ValidityState::Valid if !self.has_end() => "is valid without an end".to_owned(),
             ValidityState::Valid | ValidityState::EndsSoon => format!("is valid until {}", self.until),
             ValidityState::Expired => format!("expired at {}", self.until),
         }
@@ -91,8 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn time_that_no_calendar_has_is_none() {
-        assert_eq!(Validity::of_seconds((0, u64::MAX)), None);
-        assert_eq!(Validity::of_seconds((0, 86400)), Some(Validity { from: time(0), until: time(1) }));
+    fn nothing_was_said_of_a_certificate_without_an_end() {
+        // 99991231235959Z
+        let endless = Validity::of_seconds((10 * 86400, 253_402_300_799));
+        assert_eq!((endless.at(time(9)), endless.at(time(10))), (ValidityState::Early, ValidityState::Valid));
+        assert_eq!(endless.text(time(9)), "is not valid before 1970-01-11T00:00:00Z");
+        assert_eq!(endless.text(time(10)), "is valid without an end");
+        assert_eq!(Validity::of_seconds((0, u64::MAX)).text(time(10)), "is valid without an end");
+        assert_eq!(Validity::of_seconds((0, 86400)), Validity { from: time(0), until: time(1) });
+        assert_eq!(Validity::of_seconds((u64::MAX, u64::MAX)).at(time(10)), ValidityState::Early);
     }
 }

@@ -466,7 +466,7 @@ mod tests {
             group.check()
         };
         let error = run_all(&settings(2, 2), &cancel, 0..1000, work, |_, ()| Ok(())).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal [SIGTERM]"));
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal SIGTERM"));
     }
 
     #[test]

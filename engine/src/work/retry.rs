@@ -335,7 +335,7 @@ mod tests {
             };
             assert_eq!(RetryPolicy::new(1, HOUR).run(sleep, step).unwrap(), 2);
         }
-        let error = || Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]");
+        let error = || Error::new(ErrorCode::Term, "terminated on signal SIGTERM");
         assert!(is_stop(&error()) && !is_stop(&error().cause(PeerFault)));
     }
 

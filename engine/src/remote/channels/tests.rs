@@ -293,7 +293,7 @@ fn connect_to_one_that_ends(may_end: Receiver<()>) -> Arc<Connection> {
         stream.shutdown(std::net::Shutdown::Read).unwrap();
         sender.send(()).unwrap();
         may_end.recv().unwrap();
-        let reason = Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]");
+        let reason = Error::new(ErrorCode::Term, "terminated on signal SIGTERM");
         let message = AnswerMessage::encode_error(None, &ErrorAnswer::from(&reason)).to_vec();
         let header = FrameHeader { kind: FrameKind::Data(message.len()), channel: 0 };
         stream.write_all(&[&header.encode()[..], &message].concat()).unwrap();
@@ -313,7 +313,7 @@ fn reason_why_a_server_ends_was_lost_if_a_channel_was_opened_or_given_up_before_
         let opening = scope.spawn(|| first.open_channel(&thread_settings()).err().unwrap());
         let asked = first.send(&Call::Noop, None);
         end.send(()).unwrap();
-        [opening.join().unwrap(), asked.wait().err().unwrap(), first.open_channel(&settings).err().unwrap()]
+        [opening.join().unwrap(), asked.wait().err().unwrap(), first.open_channel(&thread_settings()).err().unwrap()]
     });
     errors.iter().for_each(|error| assert_eq!(error.code, ErrorCode::Term, "{error}"));
 }

@@ -181,11 +181,11 @@ mod tests {
         assert_eq!(next(&inbox).unwrap(), None);
         let inbox = Inbox::default();
         inbox.push(vec![1]).unwrap();
-        inbox.fail(&Arc::new(Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]").hint("x")));
+        inbox.fail(&Arc::new(Error::new(ErrorCode::Term, "terminated on signal SIGTERM").hint("x")));
         inbox.end();
         assert!(!inbox.has_left());
         let error = next(&inbox).unwrap_err();
-        assert_eq!((error.code, &*error.to_string()), (ErrorCode::Term, "terminated on signal [SIGTERM]\nHINT: x"));
+        assert_eq!((error.code, &*error.to_string()), (ErrorCode::Term, "terminated on signal SIGTERM\nHINT: x"));
         let inbox = Inbox::default();
         inbox.push(vec![1]).unwrap();
         inbox.abort();

@@ -280,7 +280,7 @@ fn client_that_vanishes_is_an_error_as_without_channels() {
 #[test]
 fn reason_why_reading_ended_was_lost() {
     let failures = [
-        (Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"), true),
+        (Error::new(ErrorCode::Term, "terminated on signal SIGTERM"), true),
         (Error::new(ErrorCode::FileRead, "timeout after 5ms waiting for read from 'remote-0 read'"), false),
     ];
     for (error, is_signal) in failures {
@@ -410,7 +410,7 @@ fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
         begins.recv_timeout(Duration::from_secs(60)).unwrap();
         cancel.cancel_by_signal(15);
         sender.send(Err(cancel.check().unwrap_err())).unwrap();
-        let text = "terminated on signal [SIGTERM]";
+        let text = "terminated on signal SIGTERM";
         while !has_text(&got.0.lock().unwrap(), text) {
             assert!(!serves.is_finished());
             std::thread::sleep(Duration::from_millis(5));
@@ -430,7 +430,7 @@ fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
 fn first_channel_found_no_reason_why_it_could_not_send() {
     let way =
         ChannelsWay::new(Got::default(), CancelToken::new(), Usage::of_connection().with_channels(), Duration::ZERO);
-    way.tell_end(&Error::new(ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    way.tell_end(&Error::new(ErrorCode::Term, "terminated on signal SIGTERM"));
     let error = super::Output { way: &way, channel: 0 }.write(b"x").unwrap_err();
     assert_eq!(Error::from_io(ErrorCode::FileWrite, "unable to write message", error).code, ErrorCode::Term);
 }

@@ -219,6 +219,7 @@ mod tests {
             asks_passphrase: false,
             target_time: Some(time),
             network_level: None,
+            cancel: crate::CancelToken::new(),
         };
         RemoteStorage::over(connection, &[settings]).map(|opened| opened.storage)
     }
