@@ -300,7 +300,8 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     std::thread::scope(|scope| {
         let locked = "begin; lock table pg_catalog.pg_settings in access exclusive mode; select pg_sleep(60)";
         let holder = scope.spawn(move || psql(locked));
-        let held = "from pg_locks where mode = 'AccessExclusiveLock' and granted";
+        let held = "from pg_locks where relation = 'pg_catalog.pg_settings'::regclass \
+                    and mode = 'AccessExclusiveLock' and granted";
         while psql(&format!("select count(*) {held}")).success().stdout.trim() == "0" {
             assert!(!holder.is_finished(), "nobody holds the lock");
             std::thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,6 @@
 //! How a process ends: exit status, the error line, signals.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -44,6 +44,9 @@ static DECIDED: AtomicBool = AtomicBool::new(false);
 /// While set, a signal ends a process that has no thread to handle it.
 static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
+/// The last signal that came; 0 for none. Unlike the token, it is set before the process does anything else.
+static SIGNALLED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
 /// What is to be done before a signal ends the process although its command has not stopped.
 type BeforeEnd = Box<dyn Fn(&Error) + Send + Sync>;
 
@@ -67,6 +70,7 @@ pub fn cancel_token() -> &'static CancelToken {
 /// [`ErrorCode::Kernel`] if the handlers can't be installed.
 pub(crate) fn catch_signals() -> engine::Result<()> {
     let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error);
+    note_signals(&[SIGHUP, SIGINT, SIGTERM], SIGNALLED.get_or_init(Arc::default)).map_err(failed)?;
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let handle = signals.handle();
     let listen = move || {
@@ -90,6 +94,21 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
         return end_on_signals();
     }
     Ok(())
+}
+
+/// Has signals noted when they come. The thread that handles them may be late: a terminal sends its signals to SSH clients, too,
+/// and their end must not look like the reason.
+fn note_signals(signals: &[i32], last: &Arc<AtomicUsize>) -> std::io::Result<()> {
+    signals.iter().try_for_each(|signal| {
+        let value = usize::try_from(*signal).unwrap_or_default();
+        signal_hook::flag::register_usize(*signal, Arc::clone(last), value).map(drop)
+    })
+}
+
+/// Returns the signal that came, also if nobody has handled it yet.
+fn signal_that_came(cancel: &CancelToken, last: Option<&AtomicUsize>) -> Option<i32> {
+    let noted = || last.and_then(|last| i32::try_from(last.load(Ordering::SeqCst)).ok()).filter(|signal| *signal != 0);
+    cancel.signal().or_else(noted)
 }
 
 /// Measures how long a command takes to stop.
@@ -185,7 +204,7 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
             std::thread::park();
         }
     }
-    let signal = cancel_token().signal();
+    let signal = signal_that_came(cancel_token(), SIGNALLED.get().map(|last| &**last));
     let outcome = end_summary(outcome, signal);
     match (&outcome, signal) {
         (Ok(status), _) => daemon::trace::end(status.0, None),
@@ -272,6 +291,21 @@ mod tests {
                 stop.is_over(begin + Duration::from_millis(ms), is_saving, is_cleaning)
             })
             .collect()
+    }
+
+    #[test]
+    fn signal_that_nobody_had_handled_yet_was_not_the_reason_why_a_command_ends() {
+        let (cancel, last) = (CancelToken::new(), Arc::default());
+        assert_eq!(signal_that_came(&cancel, Some(&last)), None);
+        // One that means nothing to this process
+        let signal = signal_hook::consts::SIGWINCH;
+        note_signals(&[signal], &last).unwrap();
+        signal_hook::low_level::raise(signal).unwrap();
+        assert_eq!(signal_that_came(&cancel, Some(&last)), Some(signal));
+        // The first one stays the reason
+        cancel.cancel_by_signal(SIGTERM);
+        assert_eq!(signal_that_came(&cancel, Some(&last)), Some(SIGTERM));
+        assert_eq!(signal_that_came(&CancelToken::new(), None), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use engine::{Error, ErrorCode, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -19,6 +20,9 @@ use crate::world::Trace;
 /// The largest size in bytes of a trace. Error messages are shorter.
 const SIZE_MAX: u64 = 1 << 20;
 const FILE_MODE: u32 = 0o640;
+/// How long the lock is tried. Whoever looks at a trace has it for a moment.
+const LOCK_MAX: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The trace of this process.
 static OWN: Mutex<Option<File>> = Mutex::new(None);
@@ -32,7 +36,7 @@ pub fn begin(path: &Path) -> Result<()> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
     let file = open
         .map_err(|error| Error::from_io(ErrorCode::FileOpen, format!("unable to open '{}'", path.display()), error))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !lock(&file) {
         let text = format!("unable to lock '{}': the job is already running", path.display());
         return Err(Error::new(ErrorCode::LockAcquire, text));
     }
@@ -41,6 +45,18 @@ pub fn begin(path: &Path) -> Result<()> {
     })?;
     *OWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     Ok(())
+}
+
+/// Locks the trace of a process that begins. Returns `false` if another process of the job is running.
+fn lock(file: &File) -> bool {
+    let end = Instant::now() + LOCK_MAX;
+    while flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    true
 }
 
 /// Writes how this process ends, if it has a trace. A failure does not change the result.
@@ -105,6 +121,22 @@ pub(crate) fn wait(path: &Path) -> Result<Trace> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn process_that_began_while_somebody_looked_at_its_trace_was_taken_for_a_second_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.job");
+        let file = File::create(&path).unwrap();
+        // As `read` has it
+        let looking = File::open(&path).unwrap();
+        flock(&looking, FlockOperation::NonBlockingLockShared).unwrap();
+        let looker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(looking);
+        });
+        assert!(lock(&file));
+        looker.join().unwrap();
+    }
 
     #[test]
     fn trace_tells_a_running_process_from_one_that_ended_and_one_that_was_killed() {

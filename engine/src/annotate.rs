@@ -9,7 +9,7 @@ use repo_format::label::BackupLabel;
 use crate::claim::Claim;
 use crate::log::{self, Warnings};
 use crate::repo::reconstruct::load_backup_info_reconstruct;
-use crate::repo::{Repo, info_files};
+use crate::repo::{Repo, info_files, manifest_store};
 use crate::session::Session;
 use crate::{Error, ErrorCode, Result};
 
@@ -20,12 +20,21 @@ pub struct AnnotateRequest {
     pub label: BackupLabel,
     /// Keys and texts. An empty text removes an annotation.
     pub annotation: BTreeMap<String, String>,
+    /// A lock that another process holds, also on another host, is the error of the call. It is not logged, because the caller tries
+    /// again.
+    pub is_repeated: bool,
 }
 
 impl AnnotateRequest {
     /// Changes nothing yet.
     pub fn new(label: BackupLabel) -> Self {
-        AnnotateRequest { label, annotation: BTreeMap::new() }
+        AnnotateRequest { label, annotation: BTreeMap::new(), is_repeated: false }
+    }
+
+    /// Tries in one repository, for a caller that repeats it while another process holds a lock.
+    #[must_use]
+    pub fn repeated(self) -> Self {
+        AnnotateRequest { is_repeated: true, ..self }
     }
 
     /// Sets this annotation.
@@ -58,7 +67,7 @@ pub struct AnnotateSummary {
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`] if a key could not be read back, [`ErrorCode::Command`] if any repository failed,
-/// and [`ErrorCode::BackupSetInvalid`] if no repository has the backup.
+/// [`ErrorCode::LockAcquire`] for a caller that tries again, and [`ErrorCode::BackupSetInvalid`] if no repository has the backup.
 pub(crate) fn run(request: &AnnotateRequest, session: &Session, repos: &[Repo]) -> Result<AnnotateSummary> {
     let (repo_keys, warnings, duration) = log::observe(|| annotate(request, session, repos))?;
     Ok(AnnotateSummary { repo_keys, warnings, duration })
@@ -74,6 +83,7 @@ fn annotate(request: &AnnotateRequest, session: &Session, repos: &[Repo]) -> Res
         match annotate_in(repo, request, session) {
             Ok(true) => found.push(repo.key),
             Ok(false) => {}
+            Err(error) if request.is_repeated && error.code == ErrorCode::LockAcquire => return Err(error),
             Err(error) => {
                 crate::error!(error.code, "repo{}: {error}", repo.key);
                 errors.push(error);
@@ -92,14 +102,13 @@ fn annotate(request: &AnnotateRequest, session: &Session, repos: &[Repo]) -> Res
 }
 
 fn annotate_in(repo: &Repo, request: &AnnotateRequest, session: &Session) -> Result<bool> {
-    let (AnnotateRequest { label, annotation }, stanza) = (request, session.stanza());
-    // A repository without the backup is not changed
-    if !load_backup_info_reconstruct(repo, stanza)?.info.backups.contains_key(label) {
-        return Ok(false);
+    let (AnnotateRequest { label, annotation, .. }, stanza) = (request, session.stanza());
+    // A repository without the backup is not changed. Only one load of backup.info warns of what it finds
+    if !manifest_store::is_complete(repo, stanza, label)? {
+        return load_backup_info_reconstruct(repo, stanza).map(|_| false);
     }
     let claim = Claim::acquire(repo, stanza, session.claimant(), "annotate", session.cancel_token())?;
     let repo = &claim.guard(repo);
-    // A backup or expire on another host may have changed it before the claim
     let mut info = load_backup_info_reconstruct(repo, stanza)?.info;
     let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
     crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);

@@ -28,6 +28,7 @@ mod locks;
 mod memory;
 mod pipes;
 mod read;
+mod request_buffer;
 mod stages;
 mod statement;
 mod worker;

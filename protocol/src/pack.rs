@@ -16,7 +16,7 @@ mod tag;
 mod write;
 
 pub use read::{PackReader, PackValue};
-pub use scan::{MESSAGE_SIZE_MAX, PackScan, PackScanner, read_message};
+pub use scan::{MESSAGE_SIZE_MAX, PackScan, PackScanner, TooLarge, read_message};
 pub(crate) use scan::{MessageForm, read_with};
 pub use write::{PackWriter, Packed};
 

@@ -71,16 +71,19 @@ impl Origin {
 
 /// Returns the number in the first lines of a decrypted info file or manifest of any format; `None` if there is no
 /// number. The rest of the file may be missing.
-pub fn find_format<R: BufRead>(input: R) -> Option<u64> {
+///
+/// # Errors
+/// The text in front of the number violates the syntax, or can't be read.
+pub fn find_format<R: BufRead>(input: R) -> Result<Option<u64>> {
     let mut reader = StrictReader::new(input);
     loop {
         match reader.next_entry() {
             Ok(Some(entry)) if entry.section == SECTION_BACKREST && entry.key == KEY_FORMAT => {
-                return entry.value.parse().ok();
+                return Ok(entry.value.parse().ok());
             }
             Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(error) => return format::unsupported_number(&error),
+            Ok(None) => return Ok(None),
+            Err(error) => return format::unsupported_number(&error).map(Some).ok_or(error),
         }
     }
 }

@@ -17,7 +17,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let label = text.parse().map_err(|_| {
         Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
     })?;
-    let done = session.annotate(&AnnotateRequest { label, annotation: config.get(opt::ANNOTATION)? })?;
+    let done = session
+        .annotate(&AnnotateRequest { annotation: config.get(opt::ANNOTATION)?, ..AnnotateRequest::new(label) })?;
     summary::add("annotate", || summary_json::annotate(text, &done));
     Ok(ExitStatus::SUCCESS)
 }

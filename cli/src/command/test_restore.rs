@@ -59,7 +59,7 @@ fn keep(config: &Config, report: &ProofReport, signer: Option<&ProofSigner>) -> 
     let repo = repos::open(config, report.repo)?;
     let path = store::save(&repo, report, signer).map_err(|error| error.context("unable to keep the proof"))?;
     engine::info!("repo{}: proof is kept as '{}'", report.repo, repo.storage.display(&path));
-    let request = AnnotateRequest::new(report.backup.label.parse()?).set("rbr-proof", annotation(report));
+    let request = AnnotateRequest::new(report.backup.label.parse()?).set("rbr-proof", annotation(report)).repeated();
     let end = Instant::now() + ANNOTATE_MAX;
     // On another host this command takes the lock that keeps the backups of pgBackRest out
     let annotates = config.with_command(Command::Annotate);

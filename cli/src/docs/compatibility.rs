@@ -219,7 +219,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk.",
+        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk. If the copy can't be read for good, no key is added, and the command fails.",
     ),
     (
         "stanza-upgrade",
@@ -302,7 +302,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
     (
         "verify",
-        "An unfinished backup, which `backup.info` does not list and of which only `backup.manifest.copy` is there, is skipped as one in progress, also if there are newer backups, unless one of them needs its files. pgBackRest skips only the newest one, and reports files of an older one as missing.",
+        "An unfinished backup, which `backup.info` does not list and whose `backup.manifest.copy` is from before all files were copied, is skipped as one in progress, also if there are newer backups, unless one of them needs its files. pgBackRest skips only the newest one, and reports files of an older one as missing. A backup that has lost `backup.manifest` is read by the copy, and is a fault if `backup.history` shows that it was complete, also if it is the newest one, which pgBackRest skips.",
     ),
     (
         "expire, restore",

@@ -2,6 +2,7 @@
 
 mod archive_keys;
 mod lost_connection;
+mod lost_manifest;
 mod other_host;
 mod two_hosts;
 mod unreadable;

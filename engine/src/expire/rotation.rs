@@ -10,7 +10,7 @@ use repo_format::layout;
 
 use super::Task;
 use crate::Result;
-use crate::repo::info_files;
+use crate::repo::{info_files, unreadable};
 use crate::work::retry::{is_about_content, patiently};
 
 impl Task<'_> {
@@ -20,7 +20,8 @@ impl Task<'_> {
     /// something to do. If archive.info or its copy can't be read at the moment, the next expire rotates.
     ///
     /// # Errors
-    /// archive.info is damaged, as is its copy, or can't be saved; the current key has no number that another could follow.
+    /// archive.info is damaged, as is its copy, or can't be saved; the key is too old, and one of the two will not be readable later
+    /// either; the current key has no number that another could follow.
     pub(super) fn rotate_key(
         &self,
         info: &BackupInfo,
@@ -49,7 +50,16 @@ impl Task<'_> {
         let load = || loaded.clone().map_or_else(|| info_files::load_archive_info(repo, stanza), Ok);
         let load_both = || {
             let (seen, copy) = repo.both(load, || info_files::load_archive_info_copy(repo, stanza));
-            Ok((seen?, copy?))
+            let seen = seen?;
+            match copy {
+                // Nothing is to be done now
+                Err(error) if unreadable::lasts(repo, &error) && !seen.keys.as_ref().is_some_and(is_due) => {
+                    let name = repo.storage.display(&layout::copy(&layout::archive_info(stanza)));
+                    crate::warn!("repo{key}: '{name}' can't be read: {error}");
+                    Ok((seen, None))
+                }
+                copy => Ok((seen, copy?)),
+            }
         };
         let Some((seen, copy)) = self.unless_unread(load_both)? else { return Ok(()) };
         let differ = copy.is_some_and(|copy| copy.keys != seen.keys);
@@ -84,9 +94,10 @@ impl Task<'_> {
     /// everything else that expire has to do is done.
     ///
     /// # Errors
-    /// What was read is damaged.
+    /// What was read is damaged, or will not be readable later either: no key would ever be rotated.
     fn unless_unread<R>(&self, read: impl FnMut() -> Result<R>) -> Result<Option<R>> {
         match patiently(read) {
+            Err(error) if unreadable::lasts(self.repo, &error) => Err(error.context("archive key is not rotated")),
             Err(error) if !is_about_content(&error) => {
                 crate::warn!("repo{}: archive key is not rotated: {error}", self.repo.key);
                 Ok(None)
@@ -139,11 +150,13 @@ mod tests {
 
     use super::super::{ExpireRequest, Task};
     use super::*;
-    use crate::Repo;
+    use crate::log::collect_warnings;
     use crate::session::Session;
     use crate::storage::faulty::{FaultyStorage, Op};
     use crate::storage::memory::MemoryStorage;
+    use crate::storage::posix::PosixStorage;
     use crate::storage::{self, RepoStorage, WriteOptions};
+    use crate::{ErrorCode, Repo};
 
     const DAY: u64 = 24 * 60 * 60;
 
@@ -327,6 +340,33 @@ mod tests {
         let faulty = with_faults(FaultyStorage::new(Arc::new(memory.clone())));
         rotate_after(Some(old), &repo_on(faulty), RepoFormat::V6, &request(), &[]).unwrap();
         current(&repo_on(memory))
+    }
+
+    #[test]
+    fn rotation_that_could_never_happen_was_only_a_warning() {
+        for (age, is_due) in [(9999 * DAY, true), (DAY, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let repo = repo_on(PosixStorage::new(dir.path()));
+            info_files::save_archive_info(&repo, &stanza(), &archive_info(RepoFormat::V6, age)).unwrap();
+            let place = dir.path().join("archive/demo/archive.info.copy");
+            std::fs::remove_file(&place).unwrap();
+            // A link to itself can't be read, not even by root
+            std::os::unix::fs::symlink("archive.info.copy", &place).unwrap();
+            let (rotated, warnings) = collect_warnings(|| rotate(&repo, RepoFormat::V6, &request(), &[]));
+            let told: Vec<String> = if is_due {
+                let error = rotated.unwrap_err();
+                assert_eq!(error.code, ErrorCode::FileOpen);
+                vec![error.message]
+            } else {
+                rotated.unwrap();
+                warnings.texts
+            };
+            let [text] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(text.starts_with("archive key is not rotated: "), is_due, "{text}");
+            assert!(text.contains("archive.info.copy'") && text.contains("symbolic links"), "{text}");
+            let file = info_files::load_archive_info(&repo, &stanza()).unwrap();
+            assert_eq!(file.keys.unwrap().current_id().to_string(), "1");
+        }
     }
 
     #[test]

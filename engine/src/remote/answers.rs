@@ -7,11 +7,12 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
+use protocol::pack::TooLarge;
 use protocol::{AnswerMessage, Call, Dialect};
 
 use super::failure::FarEnd;
-use super::received::Kept;
-use super::shared::{End, Shared, Waiting, lock};
+use super::received::{KEPT_BYTES_MAX, Kept};
+use super::shared::{ANSWER_BYTES_MAX, End, Shared, Waiting, lock};
 use crate::{Error, ErrorCode, Result};
 
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
@@ -88,10 +89,10 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
     let mut warnings_left = WARNINGS_MAX;
     let kept = Kept::default();
     loop {
-        let mut message = kept.buffer();
-        if let Err(error) = AnswerMessage::read(input, &mut message, kept.bytes_left()) {
-            return error;
-        }
+        let message = match read_message(input, shared, &kept) {
+            Ok(message) => message,
+            Err(error) => return error,
+        };
         let (session, fault) = match AnswerMessage::decode(&message) {
             Ok(answer) => (answer.session, answer.outcome.err().map(|fault| fault.to_error(name))),
             Err(error) => return error,
@@ -118,6 +119,32 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
         shared.round_trip_us.fetch_min(took, Ordering::Relaxed);
         // A thread that no longer waits needs no answer
         let _ = waiting.sender.send(Ok(kept.keep(message)));
+    }
+}
+
+/// Waits for the next message and reads it, as far as it may be as large as it is.
+fn read_message(input: &mut impl BufRead, shared: &Shared, kept: &Kept) -> Result<Vec<u8>> {
+    let begun = input.fill_buf().map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read message", e))?;
+    if begun.is_empty() {
+        return Err(Error::new(ErrorCode::Format, "unexpected EOF"));
+    }
+    // A request is entered before it is sent. An error that nobody has asked for is small
+    let of_call = lock(&shared.queue).waiting.front().map_or(Some(ANSWER_BYTES_MAX), |waiting| waiting.bytes_max);
+    let (of_call, left) = (of_call.unwrap_or(usize::MAX), kept.bytes_left());
+    let mut message = kept.buffer();
+    match AnswerMessage::read(input, &mut message, of_call.min(left)) {
+        Ok(()) => Ok(message),
+        Err(error) if !TooLarge::caused(&error) => Err(error),
+        Err(_) if of_call <= left => {
+            Err(Error::new(ErrorCode::Format, format!("message exceeds {of_call} bytes, the limit of one answer")))
+        }
+        Err(_) => {
+            let text = format!(
+                "messages that wait exceed {KEPT_BYTES_MAX} bytes, the limit of all answers of a connection together"
+            );
+            Err(Error::new(ErrorCode::Format, text)
+                .hint("smaller values of process-max or buffer-size need less memory."))
+        }
     }
 }
 
@@ -166,6 +193,9 @@ mod tests {
     use std::io::Cursor;
     use std::sync::mpsc::TryRecvError;
 
+    use protocol::pack::PackWriter;
+    use protocol::storage::{InfoLevel, ListRequest};
+
     use super::super::link::Link;
     use super::*;
 
@@ -183,6 +213,39 @@ mod tests {
         fn finish(&mut self, _: Duration) {}
 
         fn kill(&mut self) {}
+    }
+
+    #[test]
+    fn part_of_a_file_could_be_as_large_as_all_answers_together() {
+        let answer = |session, size| {
+            let (mut data, content) = (PackWriter::new(), vec![7; size]);
+            data.binary(&*content);
+            AnswerMessage::encode(session, false, Some(data)).to_vec()
+        };
+        let read_to = |call: &Call<'_>, size: usize, message: Option<usize>| {
+            let shared = Shared::new(Box::new(NoLink), Box::new(Vec::new()));
+            let (sender, reply) = channel();
+            let session = shared.send(call, None, Dialect::NEWEST, sender);
+            let mut bytes = answer(session, size);
+            bytes.truncate(message.unwrap_or(bytes.len()));
+            let error = read_answers(&mut Cursor::new(bytes), &shared, "far");
+            (reply.try_recv().ok().map(|reply| reply.unwrap().len()), error)
+        };
+        let text = "message exceeds 67108864 bytes, the limit of one answer";
+        for call in [Call::ReadNext, Call::JobNext, Call::Noop] {
+            // The limit is known before the message has come
+            let (received, error) = read_to(&call, 64 << 20, Some(100));
+            assert_eq!((received, error.code, &*error.message), (None, ErrorCode::Format, text));
+            // A chunk of the largest buffer with the results of filters
+            assert!(read_to(&call, (64 << 20) - 100, None).0.is_some());
+        }
+        let list = Call::List(ListRequest { path: "/", level: InfoLevel::Detail, target_time: 0 });
+        assert!(read_to(&list, 65 << 20, None).0.is_some_and(|bytes| bytes > 65 << 20));
+        let (received, error) = read_to(&list, 1 << 30, Some(100));
+        assert!(
+            received.is_none() && error.message.starts_with("messages that wait exceed 1073741824 bytes"),
+            "{error}"
+        );
     }
 
     #[test]

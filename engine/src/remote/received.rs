@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::shared::lock;
 
-/// The most bytes of answers that a connection keeps. The list of a directory with a million entries takes some 40 MB,
-/// and has no parts.
-const KEPT_BYTES_MAX: usize = 1 << 30;
+/// The most bytes of answers that a connection keeps.
+pub(super) const KEPT_BYTES_MAX: usize = 1 << 30;
 
 /// Messages in buffers of this size are parts of a file, so more of them come. New memory for each would be cleared page by page.
 const REUSED_BYTES: RangeInclusive<usize> = 256 << 10..=4 << 20;
@@ -96,7 +95,8 @@ pub(crate) struct ReceivedPart {
 }
 
 impl ReceivedPart {
-    /// Takes a message into use. What one file has in use does not count: the peer can't have more of it in memory.
+    /// Takes a message into use. What one file has in use does not count: the peer can't have more of it in memory, and the
+    /// answer has a limit of its own.
     pub(super) fn new(mut message: Received, part: Range<usize>) -> Self {
         message.is_used();
         ReceivedPart { message: Some(message), left: part }

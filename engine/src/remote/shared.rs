@@ -15,6 +15,10 @@ use crate::system_text;
 use crate::work::retry::PeerFault;
 use crate::{Error, ErrorCode};
 
+/// The most bytes of an answer that has parts or is small. Each thread may have one in use, whose memory does not count. The largest
+/// one of a peer is a chunk of `buffer-size` of its own configuration, which is at most 16 MiB, and the results of filters.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// No answer shows how long it takes.
 pub(super) const UNKNOWN_US: u64 = u64::MAX;
 
@@ -50,6 +54,8 @@ pub(super) type Reply = std::result::Result<Received, End>;
 
 pub(super) struct Waiting {
     pub(super) session: u64,
+    /// The most bytes that the answer may have; `None` if only all answers together have a limit.
+    pub(super) bytes_max: Option<usize>,
     pub(super) sent: Instant,
     pub(super) sender: Sender<Reply>,
 }
@@ -106,7 +112,7 @@ impl Shared {
     pub(super) fn send(&self, call: &Call<'_>, session: Option<u64>, dialect: &Dialect, sender: Sender<Reply>) -> u64 {
         // Requests are written in the order in which their threads wait
         let mut output = lock(&self.output);
-        let (session, is_sent) = lock(&self.queue).enter(session, sender);
+        let (session, is_sent) = lock(&self.queue).enter(call, session, sender);
         if !is_sent {
             return session;
         }
@@ -141,9 +147,18 @@ impl Shared {
     }
 }
 
+/// The most bytes of the answer to a request.
+fn bytes_max(call: &Call<'_>) -> Option<usize> {
+    match call {
+        // These have no parts: the list of a directory with a million entries takes 40 MB and more
+        Call::List(_) | Call::DatabaseQuery(_) => None,
+        _ => Some(ANSWER_BYTES_MAX),
+    }
+}
+
 impl Queue {
     /// Returns the number of the session, and whether the answer is still to come.
-    fn enter(&mut self, session: Option<u64>, sender: Sender<Reply>) -> (u64, bool) {
+    fn enter(&mut self, call: &Call<'_>, session: Option<u64>, sender: Sender<Reply>) -> (u64, bool) {
         let session = session.unwrap_or_else(|| {
             self.session_last += 1;
             self.session_last
@@ -151,7 +166,9 @@ impl Queue {
         match &self.end {
             // A thread that does not wait needs no answer
             Some(end) => drop(sender.send(Err(end.clone()))),
-            None => self.waiting.push_back(Waiting { session, sent: Instant::now(), sender }),
+            None => {
+                self.waiting.push_back(Waiting { session, bytes_max: bytes_max(call), sent: Instant::now(), sender })
+            }
         }
         (session, self.end.is_none())
     }

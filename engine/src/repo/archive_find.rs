@@ -65,7 +65,7 @@ fn with_space_hint(error: Error, place: &str, bytes_free: Option<u64>) -> Error 
     match bytes_free {
         Some(free) if free < SPACE_LOW_BYTES => {
             let size = format_size(free);
-            error.hint(format!("the repository has no space left for WAL: {size} are free at '{place}'."))
+            error.hint(format!("the repository may have too little space for WAL: {size} are free at '{place}'."))
         }
         _ => error,
     }
@@ -305,7 +305,10 @@ mod tests {
     fn segment_that_does_not_arrive_in_a_full_repository_had_no_hint_of_that() {
         let hints =
             |free| with_space_hint(Error::new(ErrorCode::ArchiveTimeout, "x"), "/repo/archive/demo", free).hints;
-        assert_eq!(hints(Some(0)), ["the repository has no space left for WAL: 0B are free at '/repo/archive/demo'."]);
+        assert_eq!(
+            hints(Some(0)),
+            ["the repository may have too little space for WAL: 0B are free at '/repo/archive/demo'."]
+        );
         assert!(hints(Some(SPACE_LOW_BYTES)).is_empty() && hints(None).is_empty());
         let dir = tempfile::tempdir().unwrap();
         let storage = crate::storage::posix::PosixStorage::new(dir.path());

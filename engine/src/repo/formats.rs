@@ -24,10 +24,11 @@ type Numbered = (RepoPath, u64);
 /// # Errors
 /// [`ErrorCode::FileInvalid`] if they differ; a file can't be read although it exists.
 pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
-    compare(repo, stanza, &numbers_beside(repo, stanza, &[])?)
+    compare(repo, stanza, &numbers_beside(repo, stanza, &[])?.numbers)
 }
 
-/// Loads both info files, and checks the formats like [`check`].
+/// Loads both info files, and checks the formats like [`check`]. Warns if backup.info or its copy can't be read, because nothing
+/// tells that the command will write them anew.
 ///
 /// # Errors
 /// The same as [`check`], and the errors of loading.
@@ -35,10 +36,15 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let load = || {
         let load_archive = || info_files::load_archive_info_to_save(repo, stanza);
         let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info_to_save(repo, stanza));
-        Ok((archive?, backup?.info))
+        Ok((archive?, backup?))
     };
     let paths = [layout::archive_info(stanza), layout::backup_info(stanza)];
-    load_beside(repo, stanza, paths, load, |(archive, backup)| [archive.format, backup.format])
+    let formats = |(archive, backup): &(ArchiveInfo, LoadedBackups)| [archive.format, backup.info.format];
+    let ((archive, backup), unreadable) = load_beside(repo, stanza, paths, load, formats)?;
+    for (path, error) in unreadable {
+        crate::warn!("'{}' can't be read: {error}", repo.storage.display(&path));
+    }
+    Ok((archive, backup.warned(repo, stanza).0))
 }
 
 /// Loads backup.info, and checks the formats like [`check`].
@@ -47,17 +53,19 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 /// The same as [`check`], and the errors of loading.
 pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<LoadedBackups> {
     let load = || info_files::load_backup_info_to_save(repo, stanza);
-    load_beside(repo, stanza, [layout::backup_info(stanza)], load, |loaded| [loaded.info.format])
+    let loaded = load_beside(repo, stanza, [layout::backup_info(stanza)], load, |loaded| [loaded.info.format]);
+    loaded.map(|(backups, _)| backups)
 }
 
-/// Runs `load`, which reads the files in `loaded`, and checks the formats of all files.
+/// Runs `load`, which reads the files in `loaded`, and checks the formats of all files. Returns also which of the other files can't be
+/// read.
 fn load_beside<T: Send, const N: usize>(
     repo: &Repo,
     stanza: &Stanza,
     loaded: [RepoPath; N],
     load: impl Fn() -> Result<T> + Send + Sync,
     formats: impl Fn(&T) -> [RepoFormat; N],
-) -> Result<T> {
+) -> Result<(T, Vec<Unread>)> {
     let (content, beside) = repo.both(&load, || numbers_beside(repo, stanza, &loaded));
     let content = match content {
         Ok(content) => content,
@@ -69,13 +77,24 @@ fn load_beside<T: Send, const N: usize>(
     };
     let mut files: Vec<Numbered> =
         loaded.into_iter().zip(formats(&content).map(|format| format.number().into())).collect();
-    files.extend(beside?);
+    let Beside { numbers, unreadable } = beside?;
+    files.extend(numbers);
     files.sort_unstable();
-    compare(repo, stanza, &files).map(|()| content)
+    compare(repo, stanza, &files).map(|()| (content, unreadable))
+}
+
+/// A file that can't be read for good, and why.
+type Unread = (RepoPath, Error);
+
+/// The formats of files that are not loaded.
+#[derive(Default)]
+struct Beside {
+    numbers: Vec<Numbered>,
+    unreadable: Vec<Unread>,
 }
 
 /// Returns the formats of all files except those that are loaded anyway.
-fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<Vec<Numbered>> {
+fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<Beside> {
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let mut paths = vec![archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
     paths.retain(|path| !loaded.contains(path));
@@ -83,11 +102,19 @@ fn numbers_beside(repo: &Repo, stanza: &Stanza, loaded: &[RepoPath]) -> Result<V
     let numbers = repo.each(&paths, |path| {
         match unreadable::read_twice(repo, || info_files::stored_format(repo, path)) {
             // It is written anew. An upgrade that was interrupted has changed archive.info before it
-            Err(error) if unreadable::lasts(repo, &error) && is_of_backups(path) => Ok(None),
-            number => number,
+            Err(error) if unreadable::lasts(repo, &error) && is_of_backups(path) => Ok(Err(error)),
+            number => number.map(Ok),
         }
     })?;
-    Ok(paths.into_iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect())
+    let mut beside = Beside::default();
+    for (path, number) in paths.into_iter().zip(numbers) {
+        match number {
+            Ok(Some(number)) => beside.numbers.push((path, number)),
+            Ok(None) => {}
+            Err(error) => beside.unreadable.push((path, error)),
+        }
+    }
+    Ok(beside)
 }
 
 /// Fails unless all files have the same format.

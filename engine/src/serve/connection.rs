@@ -13,6 +13,7 @@ use protocol::pack::Packed;
 use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 
 use super::handlers::Handlers;
+use super::request_buffer::RequestBuffer;
 use super::{ServeMore, Served, ServedLocks, channels};
 use crate::log::WarningInbox;
 use crate::work::thread::caught;
@@ -38,7 +39,7 @@ pub struct Server<R, W> {
     output: W,
     dialect: &'static Dialect,
     /// The request that is being answered.
-    message: Vec<u8>,
+    request: RequestBuffer,
     session: u64,
     /// Warnings that the client has not got yet.
     warned: WarningInbox,
@@ -52,8 +53,8 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     fn over(input: R, output: W, buffer_bytes: usize) -> Self {
         let input = BufReader::with_capacity(buffer_bytes, input);
-        let (message, warned) = (Vec::new(), WarningInbox::default());
-        Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned }
+        let (request, warned) = (RequestBuffer::default(), WarningInbox::default());
+        Server { input, output, dialect: Dialect::NEWEST, request, session: 0, warned }
     }
 
     /// Sends the greeting.
@@ -97,7 +98,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     /// [`ErrorCode::Format`] for another request, and errors of the streams. The client was told.
     pub fn read_command_line(&mut self) -> Result<Vec<String>> {
         let command = self.read_first()?;
-        let arguments = match (command, Self::call(&self.message, self.dialect)) {
+        let arguments = match (command, Self::call(self.request.bytes(), self.dialect)) {
             (Some(CallKind::Config), Ok(Call::Config(request))) => {
                 Ok(request.arguments.iter().map(|argument| (*argument).to_owned()).collect())
             }
@@ -205,15 +206,15 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     /// Reads a request before the client is served. Returns its command, if it has a known one.
     fn read_first(&mut self) -> Result<Option<CallKind>> {
-        RequestMessage::read(&mut self.input, &mut self.message, COMMAND_LINE_BYTES_MAX)?;
-        let request = RequestMessage::decode(&self.message)?;
+        self.request.read_first(&mut self.input, COMMAND_LINE_BYTES_MAX)?;
+        let request = RequestMessage::decode(self.request.bytes())?;
         self.session = request.session;
         Ok(self.dialect.command(request.command))
     }
 
     /// Returns what the first request offers; `None` if it has no list.
     fn offered(&self) -> Result<Option<Offer>> {
-        match Self::call(&self.message, self.dialect)? {
+        match Self::call(self.request.bytes(), self.dialect)? {
             Call::Offer(offer) => Ok(Some(offer)),
             _ => Ok(None),
         }
@@ -225,8 +226,8 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     /// Answers one request. Returns whether more may follow.
     fn next(&mut self, handlers: &mut Handlers) -> Result<bool> {
-        RequestMessage::read(&mut self.input, &mut self.message, REQUEST_BYTES_MAX)?;
-        let request = RequestMessage::decode(&self.message)?;
+        let _counted = self.request.read(&mut self.input, REQUEST_BYTES_MAX, &handlers.usage().requests)?;
+        let request = RequestMessage::decode(self.request.bytes())?;
         self.session = request.session;
         if !handlers.knows(request.command, self.dialect) {
             let text = format!("invalid request '{}' (0x{:x})", request.command, request.command.0);

@@ -14,6 +14,9 @@ use crate::{Error, ErrorCode, Result};
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
 /// What filters and workers may keep in addition while data passes, in bytes, such as the map of a file's blocks.
 const GROWN_BYTES_MAX: u64 = 512 << 20;
+/// What the requests of all channels of a connection may have together, in bytes. A request contains a block of `buffer-size`, which is
+/// at most 16 MiB, or jobs of at most as many. A buffer may have twice the size of its request.
+const REQUESTS_BYTES_MAX: u64 = (24 << 20) * CHANNELS_MAX as u64;
 
 /// What a connection uses. Its channels use it together. Clones share it.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Usage {
     pub(super) memory: UsedMemory,
     /// Memory that grows while data passes.
     pub(super) grown: Grown,
+    /// Requests that have come, also in part, and were not answered.
+    pub(super) requests: Grown,
     /// Channels besides the first one.
     channels: Seats,
     /// Open sessions.
@@ -48,12 +53,12 @@ impl Usage {
     }
 
     fn with_memory(connection_max: u64, bytes_max: u64) -> Self {
-        let grown = Grown::default();
+        let (grown, requests) = (Grown::default(), Grown::up_to(REQUESTS_BYTES_MAX));
         let channels = Seats::default();
         let (bytes, of_channels) = (Arc::default(), channels.clone());
         let memory = UsedMemory { bytes, grown: grown.clone(), connection_max, bytes_max, channels: of_channels };
         let (sessions, databases, workers) = (Seats::default(), Seats::default(), Seats::default());
-        Usage { memory, grown, channels, sessions, databases, workers, slots: Slots::none() }
+        Usage { memory, grown, requests, channels, sessions, databases, workers, slots: Slots::none() }
     }
 
     /// Counts one more channel until the returned value is dropped.
@@ -114,18 +119,32 @@ fn too_many(what: &str) -> Error {
     Error::new(ErrorCode::Access, format!("too many {what}"))
 }
 
-/// What all filters and workers of a connection have grown to, in bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Grown(Arc<AtomicU64>);
+/// What all filters and workers of a connection have grown to, or its requests, in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Grown {
+    bytes: Arc<AtomicU64>,
+    bytes_max: u64,
+}
 
-impl Grown {
-    /// The sum.
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl Default for Grown {
+    fn default() -> Self {
+        Grown::up_to(GROWN_BYTES_MAX)
     }
 }
 
-/// What one filter, or the job of a worker, has grown to. Dropping it gives it back.
+impl Grown {
+    /// Nothing, with this limit of the sum.
+    pub(super) fn up_to(bytes_max: u64) -> Self {
+        Grown { bytes: Arc::default(), bytes_max }
+    }
+
+    /// The sum.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What one filter, the job of a worker, or a request has grown to. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Growth {
     total: Grown,
@@ -133,19 +152,19 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// A filter that has not grown.
+    /// Nothing that has grown.
     pub(super) fn new(total: &Grown) -> Self {
         Growth { total: total.clone(), bytes: 0 }
     }
 
-    /// Counts what the filter has grown to by now.
+    /// Counts what this has grown to by now.
     ///
     /// # Errors
-    /// [`ErrorCode::Memory`] if that is too much together with the other filters.
+    /// [`ErrorCode::Memory`] if that is too much together with the others.
     pub(super) fn grow_to(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
-        let grow = |total: u64| total.checked_add(more).filter(|total| *total <= GROWN_BYTES_MAX);
-        let grown = self.total.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow);
+        let grow = |total: u64| total.checked_add(more).filter(|total| *total <= self.total.bytes_max);
+        let grown = self.total.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow);
         grown.map_err(|_| too_much_memory())?;
         self.bytes += more;
         Ok(())
@@ -154,7 +173,7 @@ impl Growth {
 
 impl Drop for Growth {
     fn drop(&mut self) {
-        self.total.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

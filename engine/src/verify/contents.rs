@@ -15,7 +15,7 @@ use super::report::{self, ArchiveResult, BackupStatus, SegmentRun};
 use super::scope::{Scope, WalScope};
 use super::tally::Tally;
 use super::walk::WalkSettings;
-use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal, lost_connection};
+use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
 use crate::recovery_points::{CheckedArchive, CheckedContent, GoodPoints};
 use crate::repo::{info_files, manifest_store};
 use crate::{Error, Repo, Result, detail, info, log, warn};
@@ -61,7 +61,8 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         detail!("no {} exist in the repo", if archive_ids.is_empty() { "archives" } else { "backups" });
     }
 
-    let errors = check_archive_ids(&archive_ids, infos.archive);
+    let unlisted_ids = check_archive_ids(&archive_ids, infos.archive);
+    let errors = u32::from(unlisted_ids.is_some());
     let checks_wal = scope.wal != WalScope::None;
     let walk_settings = WalkSettings {
         repo,
@@ -76,9 +77,10 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
     let passes = Passes { task, walk: walk_settings, archive_ids, scope, archive_info: infos.archive };
     let Passed { found, figures, record_faults } = passes.run()?;
     let PassFindings { mut tally, half_whole, unlisted, ended } = found;
-    if let Some(ended) = ended.or_else(|| lost_connection(repo, &tally.unread)) {
+    if let Some(ended) = ended {
         // Of what is not known to be bad, nothing is known
-        let Tally { errors: in_files, unread, first_faults, .. } = tally;
+        let Tally { errors: in_files, unread, mut first_faults, .. } = tally;
+        first_faults.extend(unlisted_ids);
         let (errors, ended) = (errors + in_files, Some(ended));
         return Ok(VerifyFindings { errors, half_whole, unread, first_faults, ended, ..VerifyFindings::default() });
     }
@@ -141,18 +143,19 @@ fn list_archive_ids(stanza: &Stanza, repo: &Repo) -> Result<Vec<String>> {
     Ok(ids.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Reports clusters in the archive that archive.info does not list. Returns the number of errors.
-fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 {
+/// Reports clusters in the archive that archive.info does not list. Returns the fault.
+fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> Option<String> {
     let unknown: Vec<&str> = archive_ids
         .iter()
         .filter(|id| !archive_info.history.iter().any(|pg| pg.archive_id().to_string() == **id))
         .map(String::as_str)
         .collect();
     if unknown.is_empty() {
-        return 0;
+        return None;
     }
-    info!("archiveIds '{}' are not in the archive.info history list", unknown.join(", "));
-    1
+    let text = format!("archiveIds '{}' are not in the archive.info history list", unknown.join(", "));
+    info!("{text}");
+    Some(text)
 }
 
 /// Returns what the good backups and segments allow to recover to. What can't be used is a fault.

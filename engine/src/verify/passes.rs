@@ -15,7 +15,6 @@ use repo_format::archive_info::ArchiveInfo;
 use repo_format::label::BackupLabel;
 
 use self::recall::{Next, Recall};
-use super::VerifyTask;
 use super::file::FileChecker;
 use super::memory::{Cutoff, Keeper, ReadFigures, Survey, Unseen};
 use super::plan::{CheckStep, Plan, PlanSettings};
@@ -24,6 +23,7 @@ use super::scope::Scope;
 use super::tally::{Tally, VerifyJob};
 use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
+use super::{VerifyTask, lost_connection};
 use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally, is_stop};
@@ -68,14 +68,33 @@ pub(super) struct PassFindings {
     pub ended: Option<Error>,
 }
 
+impl PassFindings {
+    /// Adds what an earlier pass has found to that of one that has ended early.
+    fn add_earlier(&mut self, known: u32, half_whole: Vec<HalfWhole>) {
+        let tally = &mut self.tally;
+        tally.errors = tally.known_faults().max(known).saturating_add(tally.unread.total);
+        for file in half_whole {
+            if !self.half_whole.iter().any(|met| met.path == file.path) {
+                self.half_whole.push(file);
+            }
+        }
+    }
+}
+
+/// What there is to read, and what was found while that was added up.
+struct Surveyed {
+    survey: Survey,
+    earlier: PassFindings,
+}
+
 impl Passes<'_> {
     /// Reads the files that are due, or all of them.
     ///
     /// # Errors
-    /// Directories can't be listed before the first file is read; a signal arrived.
+    /// A signal arrived, or what is remembered can't be loaded.
     pub fn run(&self) -> Result<Passed> {
         let Some(recall) = self.recall()? else {
-            let found = self.pass(None, Tally::default())?;
+            let found = self.pass(None, PassFindings::default())?;
             return Ok(Passed { found, figures: None, record_faults: Vec::new() });
         };
         let recall = Mutex::new(recall);
@@ -84,7 +103,7 @@ impl Passes<'_> {
         if !bad_holders.is_empty() && lock(&recall).has_skipped_maps {
             // Which of the files that are remembered as good need a bad part
             lock(&recall).read_maps(bad_holders);
-            found = self.pass(Some(&recall), found.tally)?;
+            found = self.pass(Some(&recall), found)?;
         }
         let mut recall = recall.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What an unfinished run did not see stays remembered. The rest was saved when it ended
@@ -115,20 +134,22 @@ impl Passes<'_> {
     fn rounds(&self, recall: &Mutex<Recall<'_>>) -> Result<PassFindings> {
         let request = self.task.request;
         if !request.is_limited() {
-            return self.pass(Some(recall), Tally::default());
+            return self.pass(Some(recall), PassFindings::default());
         }
         let deadline = request.max_time.and_then(|time| Instant::now().checked_add(time));
         let remaining = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         lock(recall).limits.deadline = deadline;
-        let mut survey = self.survey(recall)?;
+        let Surveyed { mut survey, mut earlier } = self.survey(recall)?;
+        if earlier.ended.is_some() {
+            return Ok(earlier);
+        }
         let mut bytes_max = request.max_bytes.unwrap_or(u64::MAX);
         let mut round = if deadline.is_some() { FIRST_BYTES } else { u64::MAX };
-        let mut tally = Tally::default();
         loop {
             let cutoff = survey.take(bytes_max.min(round));
             lock(recall).begin_pass(cutoff);
             let begin = Instant::now();
-            let found = self.pass(Some(recall), tally)?;
+            let found = self.pass(Some(recall), earlier)?;
             if found.ended.is_some() {
                 return Ok(found);
             }
@@ -139,15 +160,18 @@ impl Passes<'_> {
                 return Ok(found);
             }
             round = bytes_in(read, begin.elapsed(), time);
-            tally = found.tally;
+            earlier = found;
         }
     }
 
     /// Adds up what there is to read.
-    fn survey(&self, recall: &Mutex<Recall<'_>>) -> Result<Survey> {
+    ///
+    /// # Errors
+    /// A signal arrived.
+    fn survey(&self, recall: &Mutex<Recall<'_>>) -> Result<Surveyed> {
         let (mut walk, mut plan) = (self.new_walk(true), self.new_plan());
         let mut survey = Survey::default();
-        loop {
+        let mut next = || -> Result<bool> {
             self.task.session.cancel_token().check()?;
             while let Some(step) = plan.next()? {
                 if let CheckStep::CheckSegment(named) | CheckStep::CheckFile(named) = step {
@@ -155,20 +179,28 @@ impl Passes<'_> {
                     lock(recall).survey(&mut survey, &named.check, shown);
                 }
             }
-            match walk.next()? {
-                Some(fact) => plan.add(fact),
-                None => return Ok(survey),
+            Ok(walk.next()?.map(|fact| plan.add(fact)).is_some())
+        };
+        let ended = loop {
+            match next() {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(error) if is_stop(&error) => return Err(error),
+                Err(error) => break Some(error),
             }
-        }
+        };
+        let earlier = PassFindings { half_whole: walk.half_whole, ended, ..PassFindings::default() };
+        Ok(Surveyed { survey, earlier })
     }
 
-    /// Plans all files and reads those that are due. The tally of an earlier pass passes on what it had to tell.
+    /// Plans all files and reads those that are due. What an earlier pass has found counts if this one ends early.
     ///
     /// # Errors
     /// A signal arrived.
-    fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: Tally) -> Result<PassFindings> {
+    fn pass(&self, recall: Option<&Mutex<Recall<'_>>>, earlier: PassFindings) -> Result<PassFindings> {
         let (task, cancel, repo) = (self.task, self.task.session.cancel_token(), self.walk.repo);
         let (mut walk, mut plan) = (self.new_walk(recall.is_some()), self.new_plan());
+        let PassFindings { tally: earlier, half_whole: half_whole_before, .. } = earlier;
         let known_before = earlier.known_faults();
         // Only locked to count, so that results never wait for the repository
         let tally = Mutex::new(Tally::after(earlier));
@@ -216,17 +248,19 @@ impl Passes<'_> {
                 Ok(())
             },
         );
+        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ended = match done {
             Err(error) if is_stop(&error) => return Err(error),
-            done => done.err(),
+            // The last manifests of the walk can't be read after the end of a connection either
+            done => done.err().or_else(|| lost_connection(repo, &tally.unread)),
         };
-        let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match ended {
-            None => tally.settle(),
+        let mut found = PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted, ended };
+        match found.ended {
+            None => found.tally.settle(),
             // Some of what the earlier pass found was not met again
-            Some(_) => tally.errors = tally.known_faults().max(known_before).saturating_add(tally.unread.total),
+            Some(_) => found.add_earlier(known_before, half_whole_before),
         }
-        Ok(PassFindings { tally, half_whole: walk.half_whole, unlisted: walk.unlisted, ended })
+        Ok(found)
     }
 
     fn new_walk(&self, states: bool) -> Walk<'_> {

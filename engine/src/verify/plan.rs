@@ -13,6 +13,7 @@ use std::sync::Arc;
 use repo_format::archive_info::ArchiveCluster;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Framing};
+use repo_format::claim::RUNNING_SUFFIX;
 use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
@@ -303,19 +304,33 @@ impl Unfinished {
         Unfinished { newest: labels.last().filter(unlisted).cloned(), unneeded }
     }
 
-    /// Returns whether a backup is in progress or was interrupted, rather than damaged: it has no manifest yet, and if it is not
-    /// the newest one, it has the copy that a backup saves from time to time. pgBackRest takes only the newest one for that,
-    /// because its next backup removes an older one. rbr leaves one alone that another process may be making. `error` is that of
-    /// reading the manifest.
-    pub(super) fn is_in_progress(
-        &self,
-        label: &BackupLabel,
-        error: Option<&Error>,
-        has_copy: impl FnOnce() -> bool,
-    ) -> bool {
-        let is_newest = self.newest.as_ref() == Some(label);
-        error.is_some_and(is_missing) && (is_newest || (self.unneeded.contains(label) && has_copy()))
+    /// Returns what a backup whose manifest can't be read with `error` may be, other than damaged: one without a manifest that no
+    /// listed backup needs.
+    pub(super) fn place(&self, label: &BackupLabel, error: Option<&Error>) -> Option<UnfinishedPlace> {
+        if !error.is_some_and(is_missing) {
+            None
+        } else if self.newest.as_ref() == Some(label) {
+            Some(UnfinishedPlace::Newest)
+        } else {
+            self.unneeded.contains(label).then_some(UnfinishedPlace::Older)
+        }
     }
+}
+
+/// Where a backup that may be unfinished is among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnfinishedPlace {
+    /// pgBackRest takes it for one in progress, and reads nothing of it.
+    Newest,
+    /// There are newer ones. pgBackRest reads it by the copy of its manifest, because its next backup removes an older one that
+    /// was interrupted. rbr leaves one alone that another process may be making.
+    Older,
+}
+
+/// Returns whether all files of a backup had been copied when this copy of its manifest was saved: the server has been told that
+/// the backup ends, and the process of rbr that saved it had nothing left to do. pgBackRest may still have waited for WAL.
+pub(super) fn is_copied(copy: &Manifest) -> bool {
+    copy.data.timestamp_stop != 0 && !copy.backrest_version.ends_with(RUNNING_SUFFIX)
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
-use super::info_file::{FilePair, Retry};
+use super::info_file::{FilePair, Parse, Retry};
 use super::memory::{Shown, StoredStates};
-use super::plan::{self, Fact, ManifestFact, Unfinished, WalDir};
+use super::plan::{self, Fact, ManifestFact, Unfinished, UnfinishedPlace, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
 use crate::repo::wal_header;
 use crate::storage::{self, Entry, EntryKind, FileSize};
+use crate::work::retry::is_missing;
 use crate::{Error, Repo, Result, detail};
 
 /// Where to look and how to read.
@@ -137,25 +138,44 @@ impl<'a> Walk<'a> {
             cipher: manifest_cipher.clone(),
             retry,
         };
-        let file = pair.load_file(&|reader, origin| Manifest::read(reader, origin));
-        let has_copy = || storage::exists(&*repo.storage, &layout::manifest_copy(stanza, &label)).unwrap_or(false);
-        if unfinished.is_in_progress(&label, file.as_ref().err(), has_copy) {
+        let parse: Parse<'_, Manifest> = &|reader, origin| Manifest::read(reader, origin);
+        let mut file = pair.load_file(parse);
+        let place = unfinished.place(&label, file.as_ref().err());
+        let was_complete = place.is_some() && was_complete(&self.settings, &label);
+        if was_complete {
+            // It may have been completed since
+            file = pair.load_file(parse);
+        } else if place == Some(UnfinishedPlace::Newest) {
             return Fact::Backup(label, ManifestFact::InProgress);
         }
-        let manifest = match pair.with_copy(file, &|reader, origin| Manifest::read(reader, origin)) {
+        let is_missing = file.as_ref().is_err_and(is_missing);
+        let manifest = match pair.with_copy(file, parse) {
+            Ok(loaded) if place.is_some() && is_missing && !plan::is_copied(&loaded.content) => {
+                ManifestFact::InProgress
+            }
             Ok(loaded) => {
                 if loaded.from_copy {
                     detail!("{label}/{} is missing or unusable, using copy", layout::BACKUP_MANIFEST);
                 } else if loaded.repair.is_some() {
                     detail!("backup '{label}' manifest.copy does not match manifest");
                 }
-                self.half_whole.extend(HalfWhole::of(PairKind::Manifest, &pair.path, loaded.repair));
+                // The copy is all that a backup has that never was complete
+                if place.is_none() || !is_missing || was_complete {
+                    self.half_whole.extend(HalfWhole::of(PairKind::Manifest, &pair.path, loaded.repair));
+                }
                 ManifestFact::Loaded(Box::new(loaded.content))
             }
             Err(unusable) => ManifestFact::Unusable(unusable),
         };
         Fact::Backup(label, manifest)
     }
+}
+
+/// Returns whether a backup without a manifest once had one: the history got it next. So it is damaged, however new it is.
+fn was_complete(settings: &WalkSettings<'_>, label: &BackupLabel) -> bool {
+    let path = layout::history_manifest(settings.stanza, label);
+    // What reading the copy yields then tells more than this
+    settings.retry.run(|| storage::exists(&*settings.repo.storage, &path)).unwrap_or(true)
 }
 
 /// Lists the segments of one directory, and determines their size from the first one if it is not known yet.

@@ -1,5 +1,6 @@
 //! Where a message ends. Messages have no length in front: the end of its pack is the end of a message.
 
+use std::fmt;
 use std::io::{BufRead, Read as _};
 
 use super::tag::{Next, Tag};
@@ -24,6 +25,25 @@ pub(crate) struct MessageForm {
     pub(crate) fields: &'static [FieldType],
     /// The number that the first field must be, and the error if it is not.
     pub(crate) first: Option<(u64, &'static str)>,
+}
+
+/// The cause of an error about a message that is larger than its reader allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("message is too large")
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+impl TooLarge {
+    /// Returns whether this is the cause of an error.
+    pub fn caused(error: &Error) -> bool {
+        error.source.as_ref().is_some_and(|source| source.is::<TooLarge>())
+    }
 }
 
 /// The most bytes for which there is memory before they come: a chunk of a file needs no more than its size then.
@@ -124,7 +144,7 @@ impl PackScanner {
         let end = usize::try_from(size).ok().and_then(|size| at.checked_add(size));
         self.position = end
             .filter(|end| *end <= self.size_max)
-            .ok_or_else(|| format_error(format!("message exceeds {} bytes", self.size_max)))?;
+            .ok_or_else(|| format_error(format!("message exceeds {} bytes", self.size_max)).cause(TooLarge))?;
         Ok(())
     }
 }

@@ -164,6 +164,55 @@ fn process_on_the_other_host_that_was_told_to_stop_made_verify_forget_damage() {
     }
 }
 
+#[test]
+fn end_of_a_connection_made_verify_forget_what_it_had_found_before_it_read_files() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let run_on = |storage: &FaultyStorage| {
+        let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+        // The first time that manifests are read, their files are only added up
+        let max_time = Some(Duration::from_secs(3600));
+        let request =
+            VerifyRequest { max_time, job_retry_interval: Duration::from_secs(60), ..VerifyRequest::default() };
+        crate::verify::run(&request, &world.session(&repo), &repo)
+    };
+    let check = |found_by: (Op, &str), figures: (u32, u32)| {
+        // The first run leaves a record, which all later ones read
+        run_on(&FaultyStorage::new(Arc::clone(&world.repo.storage))).unwrap();
+        let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
+        let summary = run_on(&whole).unwrap();
+        assert_eq!((summary.errors, summary.half_whole), figures);
+        let calls = whole.calls();
+        let found = calls.iter().position(|(op, path)| (*op, path.as_str()) == found_by).unwrap();
+        let is_last = |(op, path): &(Op, RepoPath)| *op == Op::Read && path.as_str().ends_with("backup.manifest");
+        let last = calls.iter().rposition(is_last).unwrap();
+        assert!(found < last && last < calls.len());
+        for left in 0..=last {
+            match run_on(&ending_after(&world.repo.storage, left)) {
+                Err(error) => assert!(left <= found && error.code == ErrorCode::Format, "{left} calls: {error}"),
+                Ok(summary) => {
+                    assert!(left > found && summary.verdict() == Some(false), "{left} calls");
+                    let faults = (summary.errors - summary.unread.total, summary.half_whole);
+                    // With the rest, a manifest may be unread
+                    assert!(faults == figures && (1..=2).contains(&summary.unread.total), "{left} calls");
+                    let ended = summary.ended.unwrap();
+                    let count = format!("verify found {} fault(s), and could not", figures.0 + figures.1);
+                    assert!(ended.message.starts_with(&count), "{ended}");
+                    assert_eq!(ended.message.contains("archiveIds '99-9' are not in"), figures.0 > 0, "{ended}");
+                }
+            }
+        }
+    };
+    let repo = world.dir.path().join("repo");
+    let copy = format!("backup/demo/{label}/backup.manifest.copy");
+    let intact = fs::read(repo.join(&copy)).unwrap();
+    fs::write(repo.join(&copy), "damage").unwrap();
+    check((Op::Read, &copy), (0, 1));
+    fs::write(repo.join(&copy), intact).unwrap();
+    fs::create_dir(repo.join("archive/demo/99-9")).unwrap();
+    check((Op::List, "archive/demo"), (1, 0));
+}
+
 /// Storage whose connection ends after so many calls.
 fn ending_after(storage: &Arc<dyn RepoStorage>, left: usize) -> FaultyStorage {
     let calls = Arc::new(AtomicUsize::new(0));

@@ -265,6 +265,9 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let before = world.info();
     let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
     assert_eq!(annotate().unwrap_err().code, ErrorCode::Command);
+    // Whoever waits for the lock sees that it is one, also of another host
+    let repeated = AnnotateRequest::new(label.clone()).set("key", "text").repeated();
+    assert_eq!(crate::annotate::run(&repeated, &session, repos).unwrap_err().code, ErrorCode::LockAcquire);
     assert_eq!(upgrade().unwrap_err().code, ErrorCode::LockAcquire);
     assert_eq!(repair().unwrap_err().code, ErrorCode::LockAcquire);
     assert_eq!(world.info(), before);

@@ -1,6 +1,7 @@
 //! A backup.info that the system can't read. A link to itself is one, also for root.
 
 use super::*;
+use crate::annotate::AnnotateRequest;
 use crate::expire::ExpireRequest;
 use crate::repo::formats;
 use crate::storage;
@@ -58,6 +59,71 @@ fn backup_info_that_can_not_be_read_stopped_backup_and_expire_for_good() {
 }
 
 #[test]
+fn annotate_warned_twice_of_a_backup_info_that_can_not_be_read() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    let session = world.session(&world.repo);
+    let path = layout::backup_info(&stanza());
+    make_unreadable(&world, &path);
+    let summary = session.annotate(&AnnotateRequest::new(label.clone()).set("keep", "legal")).unwrap();
+    warning_about_the_copy(&summary.warnings.texts);
+    assert_eq!(world.info().backups[&label].annotation["keep"], "legal");
+    // A repository without the backup is not changed
+    let place = make_unreadable(&world, &path);
+    let other = AnnotateRequest::new("20200101-000000F".parse().unwrap()).set("keep", "legal");
+    assert_eq!(session.annotate(&other).unwrap_err().code, ErrorCode::BackupSetInvalid);
+    assert!(fs::symlink_metadata(place).unwrap().is_symlink());
+}
+
+#[test]
+fn stanza_create_and_check_said_nothing_of_a_backup_info_that_can_not_be_read() {
+    let world = World::new(Some("secret"));
+    let control = PgControl::parse(CONTROL, None).unwrap();
+    let warnings = || {
+        let check = || crate::stanza::check_info(&world.repo, &stanza(), control.version, control.system_id);
+        let (checked, warnings) = crate::log::collect_warnings(check);
+        checked.unwrap();
+        warnings.texts
+    };
+    assert_eq!(warnings(), [""; 0]);
+    let path = layout::backup_info(&stanza());
+    let place = make_unreadable(&world, &path);
+    warning_about_the_copy(&warnings());
+    let copy = world.dir.path().join("repo").join(layout::copy(&path).as_str());
+    fs::remove_file(&place).unwrap();
+    fs::copy(&copy, &place).unwrap();
+    make_unreadable(&world, &layout::copy(&path));
+    let texts = warnings();
+    let [warning] = &texts[..] else { panic!("{texts:?}") };
+    assert!(warning.contains("/backup/demo/backup.info.copy' can't be read: "), "{warning}");
+}
+
+#[test]
+fn format_of_a_file_that_could_not_be_read_after_it_was_opened_was_unknown() {
+    for passphrase in [None, Some("secret")] {
+        let world = World::new(passphrase);
+        let format = |path| info_files::stored_format(&world.repo, path);
+        let (archive, backup) = (layout::archive_info(&stanza()), layout::backup_info(&stanza()));
+        assert_eq!(format(&backup).unwrap(), Some(5));
+        for path in [&archive, &backup] {
+            // A directory can be opened, but not read
+            let place = world.dir.path().join("repo").join(path.as_str());
+            fs::remove_file(&place).unwrap();
+            fs::create_dir(&place).unwrap();
+            let error = format(path).unwrap_err();
+            assert!(error.code == ErrorCode::FileRead && error.message.contains("Is a directory"), "{error}");
+        }
+        // The copy of backup.info serves, but nothing tells which keys archive.info has
+        let error = formats::check(&world.repo, &stanza()).unwrap_err();
+        assert!(error.message.contains("archive.info"), "{error}");
+        fs::remove_dir(world.dir.path().join("repo").join(archive.as_str())).unwrap();
+        formats::check(&world.repo, &stanza()).unwrap();
+        fs::write(world.dir.path().join("repo").join(archive.as_str()), "damage").unwrap();
+        assert_eq!(format(&archive).unwrap(), None);
+    }
+}
+
+#[test]
 fn backup_info_that_fails_for_a_moment_or_whose_copy_is_older_is_not_replaced() {
     let world = World::new(Some("secret"));
     let path = layout::backup_info(&stanza());
@@ -65,6 +131,7 @@ fn backup_info_that_fails_for_a_moment_or_whose_copy_is_older_is_not_replaced() 
     let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
     let error = info_files::load_backup_info_to_save(&repo, &stanza()).unwrap_err();
     assert!(error.message.starts_with("unable to load info file '"), "{error}");
+    assert!(error.hints[0].ends_with("backup.info.copy', which may be older."), "{error}");
 
     // An upgrade that was interrupted before it wrote the copy of backup.info
     let mut archive = info_files::load_archive_info(&world.repo, &stanza()).unwrap();

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use repo_format::cipher::{self, Framing, Keyring};
 use repo_format::pg::version::PgVersion;
 
+use super::save::with_stored_keys;
 use super::*;
-use crate::ErrorCode;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::memory::MemoryStorage;
 

@@ -169,21 +169,19 @@ fn backup_without_a_manifest_that_is_not_the_newest_was_damaged_although_it_may_
         }
         info
     };
-    for (listed, asked, error, has_copy, expected) in [
-        // The newest
-        (&[&full] as &[&BackupLabel], &incr, Some(&missing), false, true),
-        (&[&full], &incr, Some(&damaged), true, false),
-        (&[&full], &incr, None, true, false),
-        (&[&full, &incr], &incr, Some(&missing), true, false),
-        // An older one
-        (&[], &full, Some(&missing), true, true),
-        (&[], &full, Some(&missing), false, false),
-        (&[], &full, Some(&damaged), true, false),
-        (&[&full], &full, Some(&missing), true, false),
+    let (newest, older) = (Some(UnfinishedPlace::Newest), Some(UnfinishedPlace::Older));
+    for (listed, asked, error, expected) in [
+        (&[&full] as &[&BackupLabel], &incr, Some(&missing), newest),
+        (&[&full], &incr, Some(&damaged), None),
+        (&[&full], &incr, None, None),
+        (&[&full, &incr], &incr, Some(&missing), None),
+        (&[], &full, Some(&missing), older),
+        (&[], &full, Some(&damaged), None),
+        (&[&full], &full, Some(&missing), None),
         // It holds files of another
-        (&[&incr], &full, Some(&missing), true, false),
+        (&[&incr], &full, Some(&missing), None),
     ] {
         let unfinished = Unfinished::among(&labels, &info(listed));
-        assert_eq!(unfinished.is_in_progress(asked, error, || has_copy), expected, "{listed:?} {asked} {error:?}");
+        assert_eq!(unfinished.place(asked, error), expected, "{listed:?} {asked} {error:?}");
     }
 }
