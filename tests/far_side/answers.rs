@@ -277,8 +277,9 @@ fn client_of_a_process_that_a_signal_ended_at_work_was_not_told_why() {
     let list = Call::List(ListRequest { path: &folder, level: InfoLevel::Detail, target_time: 0 });
     let last_words = || {
         let mut served = Served::start(&space, &space.path("bin/rbr"), "repo", &["--repo=1", "info:remote"]);
+        served.ask(&Call::Features, None);
         // Far more work than it does before a signal ends it
-        for session in 2..200 {
+        for session in 3..200 {
             list.encode(session, Dialect::NEWEST).write_to(&mut served.output).expect("request");
         }
         let mut message = Vec::new();
@@ -292,7 +293,8 @@ fn client_of_a_process_that_a_signal_ended_at_work_was_not_told_why() {
                 told = answer.outcome.err().map(|error| (error.code, error.message.into_owned()));
             }
         }
-        assert_eq!(served.child.wait().expect("end").code(), Some(63));
+        let end = served.child.wait_with_output().expect("end");
+        assert_eq!(end.status.code(), Some(63), "{}", String::from_utf8_lossy(&end.stderr));
         told
     };
     // Within an answer nothing can be said
