@@ -133,9 +133,7 @@ fn with_archiver_hint(error: Error, primary: &mut PgSession) -> Error {
     }
     // The error is about the archive, whatever the server answers
     match primary.archive_failing() {
-        Ok(Some(file)) => {
-            error.hint(format!("archive_command fails for '{file}': the PostgreSQL log has the error of archive-push."))
-        }
+        Ok(Some(file)) => error.hint(format!("archive_command fails for '{file}': the PostgreSQL log has its error.")),
         _ => error,
     }
 }
@@ -159,7 +157,8 @@ fn check_primary(
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
         let timeout = request.archive_timeout;
-        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel);
+        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel)
+            .with_segment_size(primary.control().wal_segment_size);
         let found = find.find(&segment, false).map_err(|error| with_archiver_hint(error, primary))?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
