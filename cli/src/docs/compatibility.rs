@@ -219,7 +219,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk.",
+        "A rotation of the archive key of which only archive.info or only its copy was written is completed. No key is added while an unfinished backup without a claim may be running on another host, nor without a claim on a full disk. If the copy can't be read for good, no key is added, and the command fails.",
     ),
     (
         "stanza-upgrade",
