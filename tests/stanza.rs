@@ -126,7 +126,8 @@ fn check_reports_what_is_wrong_as_pgbackrest_does() {
             .says("was not archived before the 500ms timeout")
             .says("HINT: run the 'start' command if the stanza was previously stopped.");
     }
-    let has_failed = || scenario.cluster.sql("select last_failed_wal is not null from pg_stat_archiver") == "t";
+    let failed = "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver";
+    let has_failed = || scenario.cluster.sql(failed) == "t";
     let start = Instant::now();
     while !has_failed() {
         assert!(start.elapsed() < Duration::from_secs(60), "archive_command was not called");

@@ -136,7 +136,8 @@ impl FaultyStorage {
     /// Says that so many bytes can still be written.
     #[must_use]
     pub fn with_bytes_free(self, bytes: u64) -> Self {
-        self.with(|state| state.bytes_free = Some(bytes))
+        self.with(|state| state.bytes_free = Some(bytes));
+        self
     }
 
     /// Lists only entries with these names.
