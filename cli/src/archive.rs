@@ -13,6 +13,7 @@ use wal::background::Background;
 use wal::spool::Spool;
 
 use crate::config::{Command, Config, ExecTarget, Replacement, Role, opt};
+use crate::identity::own_path;
 use crate::{lifecycle, repos};
 
 /// The number of the cluster that the command is about.
@@ -102,15 +103,12 @@ pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Re
     });
     args.extend_from_slice(params);
     let failed = |error| Error::from_io(ErrorCode::Execute, "unable to start the asynchronous process", error);
-    // The name by which the program was called determines its identity; without a directory it may not be found again
-    let program = match Path::new(config.program()) {
-        path if path.is_absolute() => path.to_owned(),
-        _ => std::env::current_exe().map_err(failed)?,
-    };
     use std::os::unix::process::CommandExt;
     // In its own process group, it does not receive signals to PostgreSQL's archiver. Nobody waits for it: this process
     // ends soon, and init adopts the worker
-    let mut worker = std::process::Command::new(program)
+    let mut worker = std::process::Command::new(own_path(config.program())?)
+        // The name by which the program was called determines its identity, and what it starts on other hosts
+        .arg0(config.program())
         .args(args)
         .current_dir("/")
         .stdin(Stdio::null())

@@ -1,6 +1,8 @@
 //! The name under which the program runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use engine::{Error, ErrorCode, Result};
 
 /// The name by which the program was started determines how it identifies itself. Tools that parse pgBackRest's output
 /// call it by a link named `pgbackrest`.
@@ -61,4 +63,25 @@ impl ProgramName {
         let mut next = || parts.next().unwrap_or(0);
         format!("{}{:03}{:03}", next(), next(), next())
     }
+}
+
+/// Returns the path of this program as it was called by this name or path: behind a link that an upgrade moves there may be a
+/// version.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`] if the system does not tell the path.
+pub(crate) fn own_path(called: &str) -> Result<PathBuf> {
+    let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error);
+    let called = Path::new(called);
+    if called.is_absolute() {
+        return Ok(called.to_owned());
+    }
+    let real = std::env::current_exe().map_err(failed)?;
+    let candidates = match called.components().count() {
+        // The shell found it in a directory of PATH
+        1 => std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|dir| dir.join(called)).collect(),
+        _ => vec![std::path::absolute(called).map_err(failed)?],
+    };
+    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
+    Ok(candidates.into_iter().find(is_this).unwrap_or(real))
 }

@@ -53,15 +53,6 @@ pub(crate) fn state_path(config: &Config) -> Result<&Path> {
     config.get(opt::STATE_PATH).map(Path::new)
 }
 
-/// Returns the path of this program.
-///
-/// # Errors
-/// [`ErrorCode::Kernel`]
-pub(crate) fn program() -> Result<PathBuf> {
-    std::env::current_exe()
-        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error))
-}
-
 fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
     let ScheduleSection { daemon, command, mut arguments, environment, .. } = section;
     let kind = command.command();

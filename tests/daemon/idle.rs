@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use super::{Scheduled, wait_for};
 
+/// The processor time of a process, in clock ticks of 10 ms.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 /// Numbers of `/proc/PID/status` of all threads of a process, added up.
 fn sum(pid: u32, name: &str) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
@@ -29,10 +36,12 @@ fn idle_daemon_needs_little_memory_and_wakes_less_than_once_a_second() {
     let pid = daemon.id();
     std::thread::sleep(Duration::from_secs(1));
     // A thread that others keep from a processor does not wake up, so the other switches are none of the daemon
-    let before = sum(pid, "voluntary_ctxt_switches");
+    let before = (sum(pid, "voluntary_ctxt_switches"), ticks(pid));
     std::thread::sleep(Duration::from_secs(20));
-    let wakeups = sum(pid, "voluntary_ctxt_switches") - before;
+    let wakeups = sum(pid, "voluntary_ctxt_switches") - before.0;
     assert!(wakeups < 20, "{wakeups} wakeups in 20 seconds");
+    let used = ticks(pid) - before.1;
+    assert!(used < 20, "{used} clock ticks in 20 seconds");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let kib = |name: &str| -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

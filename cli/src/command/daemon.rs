@@ -9,6 +9,7 @@ use engine::Result;
 
 use crate::ExitStatus;
 use crate::config::Config;
+use crate::identity::own_path;
 use crate::jobs::{self, FilesSource};
 
 /// Runs until a signal ends it.
@@ -23,7 +24,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let records = StateDirectory::open(path)?;
     let _lock = records.lock_daemon()?;
     let wakeups = Wakeups::start()?;
-    let processes = HostProcesses::new(jobs::program()?, path.to_owned(), wakeups.sender.clone());
+    let processes = HostProcesses::new(own_path(config.program())?, path.to_owned(), wakeups.sender.clone());
     let supervisor = Supervisor::new(processes, records, jobs::settings(config)?);
     let ended = Service::new(supervisor, wakeups).run(&mut source);
     source.remove_copies();

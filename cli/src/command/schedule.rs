@@ -16,6 +16,7 @@ use daemon::wakeup::Wakeups;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, ScheduleSection, opt};
+use crate::identity::own_path;
 use crate::{ExitStatus, jobs};
 
 /// Shows schedules or runs one.
@@ -44,7 +45,7 @@ fn run_now(config: &Config, name: &str) -> Result<ExitStatus> {
     let path = jobs::state_path(config)?;
     let records = StateDirectory::open(path)?;
     let wakeups = Wakeups::start()?;
-    let processes = HostProcesses::new(jobs::program()?, path.to_owned(), wakeups.sender.clone());
+    let processes = HostProcesses::new(own_path(config.program())?, path.to_owned(), wakeups.sender.clone());
     let supervisor = Supervisor::new(processes, records, settings.clone());
     let outcome = Service::new(supervisor, wakeups).run_one(jobs, settings, &key)?;
     match outcome {

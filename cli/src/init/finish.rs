@@ -1,7 +1,7 @@
 //! What follows the configuration: settings of PostgreSQL, the stanza, the check.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use engine::info::InfoRequest;
@@ -12,6 +12,7 @@ use repo_format::label::BackupType;
 
 use super::{Asked, choose};
 use crate::config::{self, CommandLine, Config, Environment, SystemFiles, opt, quote_for_shell};
+use crate::identity::own_path;
 use crate::init::ask::is_yes;
 use crate::{ExitStatus, cancel_token, pg, repos};
 
@@ -107,7 +108,7 @@ struct Next {
 
 impl Next {
     fn new(config: &Config, path: &str) -> Result<Self> {
-        let program = own_path()?;
+        let program = own_path(config.program())?;
         let stanza = config.get(opt::STANZA)?.to_owned();
         let decls = [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()];
         let typed = decls.into_iter().flat_map(|decl| config.arguments_of(decl));
@@ -211,20 +212,6 @@ fn wanted(changes: &[SettingChange], config: &Config, asked: &mut Asked) -> Resu
         return Ok(Settings::Open);
     }
     Ok(if changes.iter().any(|change| change.needs_restart) { Settings::NeedRestart } else { Settings::Right })
-}
-
-/// Returns the path of this program as it was called: behind a link that an upgrade moves there may be a version.
-fn own_path() -> Result<PathBuf> {
-    let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error);
-    let real = std::env::current_exe().map_err(failed)?;
-    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    let candidates = match called.components().count() {
-        // The shell found it in a directory of PATH
-        1 => std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|dir| dir.join(&called)).collect(),
-        _ => vec![std::path::absolute(&called).map_err(failed)?],
-    };
-    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
-    Ok(candidates.into_iter().find(is_this).unwrap_or(real))
 }
 
 fn shown_changes(changes: &[SettingChange]) -> String {

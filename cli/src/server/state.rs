@@ -1,7 +1,7 @@
 //! What the server has read: its options and files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::tcp::KeepAlive;
@@ -13,6 +13,7 @@ use super::admit::Gate;
 use super::command_line::ConfigOption;
 use crate::config::handle::Opt;
 use crate::config::{Config, Source, opt};
+use crate::identity::own_path;
 use crate::remote;
 
 /// The server's options and files. A reload makes a new one; sessions keep theirs.
@@ -52,7 +53,7 @@ impl ServerState {
         Ok(ServerState {
             address: config.get(opt::TLS_SERVER_ADDRESS)?.to_owned(),
             port: remote::port(config.get(opt::TLS_SERVER_PORT)?),
-            gate: Gate { auth, program: program(config)?, config_options: config_options(config) },
+            gate: Gate { auth, program: own_path(config.program())?, config_options: config_options(config) },
             tls: ServerTls::load(&files)?,
             files,
             keep_alive: remote::keep_alive(config),
@@ -125,15 +126,6 @@ fn auth_changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, Stri
     let gone = before.keys().filter(|client| !after.contains_key(*client));
     changes.extend(gone.map(|client| format!("client '{client}' may access nothing")));
     changes
-}
-
-/// The path by which the server was started. It stays valid if the program is replaced.
-fn program(config: &Config) -> Result<PathBuf> {
-    match Path::new(config.program()) {
-        path if path.is_absolute() => Ok(path.to_owned()),
-        _ => std::env::current_exe()
-            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to find the program's own path", e)),
-    }
 }
 
 fn config_options(config: &Config) -> Vec<ConfigOption> {

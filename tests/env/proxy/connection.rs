@@ -30,6 +30,7 @@ pub fn serve(shared: &Shared, number: u64, socket: TcpStream) -> io::Result<()> 
     while let Some(head) = Head::read(&mut connection.client)? {
         let mut words = head.line.split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        shared.begin();
         let mut request = Request { connection: number, method, path, status: 0, sent: 0, received: 0 };
         let result = connection.request(head, &mut request);
         shared.record(request);
