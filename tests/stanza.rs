@@ -1,6 +1,8 @@
 //! Stanza commands, check, start and stop, compared with the real pgBackRest.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree};
 
@@ -101,7 +103,7 @@ fn check_reports_what_is_wrong_as_pgbackrest_does() {
     let set = |setting: &str| {
         scenario.cluster.sql(setting);
         scenario.cluster.sql("select pg_reload_conf()");
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        sleep(Duration::from_millis(300));
     };
     for tool in TOOLS {
         scenario.run(tool, &["check"]).fails(55).says("HINT: has a stanza-create been performed?");
@@ -124,6 +126,14 @@ fn check_reports_what_is_wrong_as_pgbackrest_does() {
             .says("was not archived before the 500ms timeout")
             .says("HINT: run the 'start' command if the stanza was previously stopped.");
     }
+    let failed = "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver";
+    let has_failed = || scenario.cluster.sql(failed) == "t";
+    let start = Instant::now();
+    while !has_failed() {
+        assert!(start.elapsed() < Duration::from_secs(60), "archive_command was not called");
+        sleep(Duration::from_millis(50));
+    }
+    scenario.rbr(&["check", "--archive-timeout=500ms"]).fails(82).says("HINT: archive_command fails for '0000000");
 }
 
 #[test]

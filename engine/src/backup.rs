@@ -130,7 +130,7 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     let manifest_pass = info.cipher_pass.clone();
     let backup = Backup { settings: &settings, stanza, repo, claim, format: info.format, manifest_pass };
     if let Some(archive) = &archive {
-        backup.check_first_segment(archive, &start, cancel)?;
+        backup.check_first_segment(archive, &start, source.control.wal_segment_size, cancel)?;
     }
     clock.end(BackupPhase::Start);
     let begin = Begin { start: &start, timestamp, checksum_page, catalog_version: info.current().catalog_version };
@@ -197,13 +197,20 @@ impl Backup<'_> {
     }
 
     /// Waits for the segment that shows that the archive works, before anything is copied.
-    fn check_first_segment(&self, archive: &ArchiveInfo, start: &Start, cancel: &CancelToken) -> Result<()> {
+    fn check_first_segment(
+        &self,
+        archive: &ArchiveInfo,
+        start: &Start,
+        segment_size: u32,
+        cancel: &CancelToken,
+    ) -> Result<()> {
         let Some(segment) = &start.wal_segment_check else { return Ok(()) };
         let before = if start.wal_segment == Some(*segment) { "" } else { "prior " };
         info!("check archive for {before}segment {segment}");
         let id = archive.current().archive_id();
         let timeout = self.settings.archive_timeout;
-        WalSegmentFind::new(&*self.repo.storage, self.stanza, id, timeout, cancel).find(segment, false).map(drop)
+        let find = WalSegmentFind::new(&*self.repo.storage, self.stanza, id, timeout, cancel);
+        find.with_segment_size(segment_size).find(segment, false).map(drop)
     }
 
     /// Copies all files of a draft and makes them durable.

@@ -93,37 +93,49 @@ fn check(request: &CheckRequest, session: &Session, repos: &[Repo]) -> Result<(b
         );
     }
     request.pg.iter().try_for_each(|host| host.check_data_dir())?;
-    match &found.standby {
+    let told = match &found.standby {
         Some(standby) => {
             // The host of a standby alone has no repository of its own
             if found.primary.is_none() && (request.pg.len() > 1 || request.reaches_repository) {
                 return Err(Error::new(ErrorCode::Config, "primary database not found")
                     .hint("check indexed pg-path/pg-host configurations"));
             }
-            check_standby(session, repos, standby)?;
+            check_standby(session, repos, standby)?
         }
         None if request.backup_standby => {
             crate::warn!("option 'backup-standby' is enabled but standby is not properly configured");
+            Vec::new()
         }
-        None => {}
-    }
+        None => Vec::new(),
+    };
     // Its session is not needed while the archive is waited for
     let has_standby = found.standby.take().is_some();
     let checked = match &mut found.primary {
-        Some(primary) => check_primary(request, session, repos, primary)?,
+        Some(primary) => check_primary(request, session, repos, primary, &told)?,
         None => CheckedArchive::default(),
     };
     Ok((has_standby, checked))
 }
 
-fn check_standby(session: &Session, repos: &[Repo], standby: &PgSession) -> Result<()> {
+/// Returns the warnings that were logged about the repositories.
+fn check_standby(session: &Session, repos: &[Repo], standby: &PgSession) -> Result<Vec<String>> {
     cluster::check_config(standby, None)?;
+    let mut told = Vec::new();
     for repo in repos {
         crate::info!("check {} (standby)", repo.name());
-        check_info(repo, session.stanza(), standby.control().version, standby.control().system_id)?;
+        let checked = check_info(repo, session.stanza(), standby.control().version, standby.control().system_id)?;
+        warn_once(&checked.warnings, &told);
+        told.extend(checked.warnings);
     }
     crate::info!("switch wal not performed because this is a standby");
-    Ok(())
+    Ok(told)
+}
+
+/// Logs the warnings that were not told yet.
+fn warn_once(warnings: &[String], told: &[String]) {
+    for text in warnings.iter().filter(|text| !told.contains(text)) {
+        crate::warn!("{text}");
+    }
 }
 
 /// Says that the server's `archive_command` fails, if that is why a segment does not arrive. Its error is in the server's log.
@@ -133,9 +145,7 @@ fn with_archiver_hint(error: Error, primary: &mut PgSession) -> Error {
     }
     // The error is about the archive, whatever the server answers
     match primary.archive_failing() {
-        Ok(Some(file)) => {
-            error.hint(format!("archive_command fails for '{file}': the PostgreSQL log has the error of archive-push."))
-        }
+        Ok(Some(file)) => error.hint(format!("archive_command fails for '{file}': the PostgreSQL log has its error.")),
         _ => error,
     }
 }
@@ -145,13 +155,15 @@ fn check_primary(
     session: &Session,
     repos: &[Repo],
     primary: &mut PgSession,
+    told: &[String],
 ) -> Result<CheckedArchive> {
     cluster::check_config(primary, request.archive)?;
     let mut archive_ids = Vec::with_capacity(repos.len());
     for repo in repos {
         crate::info!("check {} configuration (primary)", repo.name());
-        let archive = check_info(repo, session.stanza(), primary.control().version, primary.control().system_id)?;
-        archive_ids.push(archive.current().archive_id());
+        let checked = check_info(repo, session.stanza(), primary.control().version, primary.control().system_id)?;
+        warn_once(&checked.warnings, told);
+        archive_ids.push(checked.archive.current().archive_id());
     }
     let segment = primary.wal_switch()?;
     let (stanza, cancel) = (session.stanza(), session.cancel_token());
@@ -159,7 +171,8 @@ fn check_primary(
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
         let timeout = request.archive_timeout;
-        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel);
+        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel)
+            .with_segment_size(primary.control().wal_segment_size);
         let found = find.find(&segment, false).map_err(|error| with_archiver_hint(error, primary))?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
@@ -171,4 +184,16 @@ fn check_primary(
         archived.push(ArrivedSegment { repo_key: repo.key, path });
     }
     Ok(CheckedArchive { segment: Some(segment), archived })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_of_a_primary_and_a_standby_warned_twice_of_one_file() {
+        let texts = ["first", "second"].map(str::to_owned);
+        let ((), warnings) = log::collect_warnings(|| warn_once(&texts, &texts[..1]));
+        assert_eq!(warnings.texts, ["second"]);
+    }
 }

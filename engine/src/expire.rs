@@ -118,7 +118,7 @@ impl Task<'_> {
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
         }?;
         let running = self.maybe_running(&found)?;
-        self.tell_kept(&found, &running)?;
+        self.tell_kept(&found, &running);
         let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
@@ -146,11 +146,12 @@ impl Task<'_> {
             crate::warn!("repo{}: {text}\nHINT: {DAMAGED_HINT}", self.repo.key);
         }
         // Backups that came after it do not need the WAL of its start
-        let needs_wal =
-            running.iter().find(|label| plan.kept.iter().any(|backup| backup.label.time_part() > label.time_part()));
+        let is_before_kept =
+            |label: &BackupLabel| plan.kept.iter().any(|kept| kept.label.time_part() > label.time_part());
+        let needs_wal = running.iter().find(|backup| is_before_kept(&backup.label));
         let mut wal = Vec::new();
         match (&archive_info, needs_wal) {
-            (Some(_), Some(label)) => self.warn_of_kept_archive(label)?,
+            (Some(_), Some(backup)) => self.warn_of_kept_archive(backup),
             (Some(archive_info), None) => wal = self.remove_archives(archive_info, &rules)?,
             _ if amount.is_some() => {}
             _ => self.explain_kept_archive(&retention),
@@ -161,7 +162,7 @@ impl Task<'_> {
             unfinished::remove(self.repo, stanza);
             Ok(())
         })?;
-        self.rotate_key(&found.info, archive_info, &running)?;
+        self.rotate_key(&found.info, archive_info, running.first().map(|backup| &backup.label))?;
         let backups = plan.expired.into_iter().flat_map(|set| set.labels).collect();
         Ok(Expired { repo_key: self.repo.key, backups, directories, wal })
     }

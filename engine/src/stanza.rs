@@ -20,7 +20,7 @@ pub use self::request::{
 pub(crate) use self::upgrade::upgrade;
 use crate::claim::{Claim, unclaimed};
 use crate::pg::cluster;
-use crate::repo::formats;
+use crate::repo::formats::{self, LoadedInfos};
 use crate::repo::info_files::{self, generate_passphrase};
 use crate::session::Session;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, log};
@@ -76,7 +76,9 @@ fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl, format: RepoFormat) -
     match (archive_exists, backup_exists) {
         (false, false) => create_new(repo, stanza, pg, format).map(|()| StanzaChange::Created),
         (true, true) => {
-            check_info(repo, stanza, pg.version, pg.system_id)?;
+            for text in check_info(repo, stanza, pg.version, pg.system_id)?.warnings {
+                crate::warn!("{text}");
+            }
             // Both are replaced, even if the first one was
             let archive_copied = info_files::copy_if_missing(repo, &archive_info)?;
             let backup_copied = info_files::copy_if_missing(repo, &backup_info)?;
@@ -161,12 +163,20 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
     Err(Error::new(ErrorCode::FileInvalid, text).hint("this may be a symptom of repository corruption!"))
 }
 
+/// The info files of a stanza that belongs to the cluster.
+#[derive(Debug)]
+pub(crate) struct CheckedInfo {
+    pub archive: ArchiveInfo,
+    /// Warnings about files that can't be read, for the caller to log.
+    pub warnings: Vec<String>,
+}
+
 /// Checks that the stanza's info files exist, agree with each other and belong to this cluster.
 ///
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
-pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
-    let (archive, backup) = formats::load(repo, stanza)?;
+pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<CheckedInfo> {
+    let LoadedInfos { archive, backup, warnings } = formats::load(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {
         let text = "backup and archive info files exist but do not match the database";
@@ -174,7 +184,7 @@ pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, syste
             .hint("is this the correct stanza?")
             .hint("did an error occur during stanza-upgrade?"));
     }
-    Ok(archive)
+    Ok(CheckedInfo { archive, warnings })
 }
 
 /// Deletes a stanza from one repository. A missing stanza is not an error.
@@ -302,7 +312,7 @@ mod tests {
         let info = layout::backup_info(&stanza());
         assert_eq!(bytes(&info), bytes(&layout::copy(&info)));
         assert_eq!(&bytes(&info)[..8], b"Salted__");
-        let archive = check_info(&repo, &stanza(), VERSION, 7).unwrap();
+        let archive = check_info(&repo, &stanza(), VERSION, 7).unwrap().archive;
         let backup = info_files::load_backup_info(&repo, &stanza()).unwrap();
         let archive_pass = archive.keys.map(|keys| keys.current().clone());
         assert!(archive_pass.is_some() && archive_pass != backup.cipher_pass);
@@ -354,7 +364,7 @@ mod tests {
         for _ in 0..2 {
             upgrade::upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8), None).unwrap();
         }
-        let archive = check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap();
+        let archive = check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap().archive;
         assert_eq!(archive.current().archive_id().to_string(), "16-2");
         assert_eq!(archive.history.len(), 2);
     }
@@ -381,7 +391,7 @@ mod tests {
             let between = archive_keys(&repo);
             // Without the option, if any file has the new format already
             upgrade(&repo, if between.len() > 2 { None } else { Some(RepoFormat::V6) }).unwrap();
-            let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+            let LoadedInfos { archive, backup, .. } = formats::load(&repo, &stanza()).unwrap();
             assert_eq!((archive.format, backup.format), (RepoFormat::V6, RepoFormat::V6));
             let keys = archive_keys(&repo);
             assert!(old.iter().chain(&between).all(|key| keys.contains(key)), "{calls}");
@@ -494,7 +504,7 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
         create_in(&repo, &stanza(), &pg(VERSION, 7), RepoFormat::V6).unwrap();
-        let (archive, backup) = formats::load(&repo, &stanza()).unwrap();
+        let LoadedInfos { archive, backup, .. } = formats::load(&repo, &stanza()).unwrap();
         assert_eq!(
             (archive.format, backup.format, archive.keys, backup.cipher_pass),
             (RepoFormat::V6, RepoFormat::V6, None, None)

@@ -316,7 +316,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("backup", "A pipe, a device or anything else that replaces a file during the backup is an error [041]."),
     (
         "backup, check",
-        "If a WAL segment does not arrive, further hints say that the file system of the repository is full, or (`check`) that PostgreSQL's last try to archive has failed.",
+        "If a WAL segment does not arrive, further hints say that the repository may be full (only if it is a file system of the host where the command runs), or (`check`) that PostgreSQL's last try to archive has failed.",
     ),
     (
         "expire, repo-rm, stanza-delete",
@@ -361,7 +361,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. The log tells until when it stays if it is not the newest, and the path of what keeps WAL or a backup from being expired. Unreadable files are an error before anything is removed.",
+        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. The log tells until when it stays if it is not the newest, and which unfinished backup keeps WAL or a backup from being expired. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",

@@ -93,7 +93,8 @@ impl Backup<'_> {
         let segments: Vec<WalSegment> =
             WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
         let wal = Wal { archive, segments: &segments, segment_size: wal_segment_size };
-        let find = WalSegmentFind::new(&*self.repo.storage, self.stanza, id, self.settings.archive_timeout, cancel);
+        let find = WalSegmentFind::new(&*self.repo.storage, self.stanza, id, self.settings.archive_timeout, cancel)
+            .with_segment_size(wal_segment_size);
         self.find_wal(&wal, manifest, find.with_listed(listed.transpose()?))
     }
 

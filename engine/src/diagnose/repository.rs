@@ -26,7 +26,15 @@ pub(super) fn examine(
     if has_stanza(request, session, repo, &subject, chart) {
         if let Some(control) = control {
             match check_info(repo, stanza, control.version, control.system_id) {
-                Ok(_) => chart.ok("stanza", &subject, "it belongs to the cluster"),
+                Ok(checked) => {
+                    chart.ok("stanza", &subject, "it belongs to the cluster");
+                    for text in checked.warnings {
+                        let added = chart.add(Severity::Warning, "stanza", &subject, text);
+                        added.advise(
+                            "look at the disk of the repository. The next backup or expire writes the file anew.",
+                        );
+                    }
+                }
                 Err(error) => {
                     let program = &request.program;
                     let failed = chart.failed("stanza", &subject, &error);

@@ -7,6 +7,7 @@ use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::Cipher;
 use repo_format::pg::PgVersion;
+use repo_format::pg::control::PgControl;
 
 use super::*;
 use crate::check::CheckRequest;
@@ -101,4 +102,33 @@ fn clocks_that_differ_are_told_by_how_much() {
     }
     assert_eq!(chart.0[2].text, "the clock is 6 second(s) behind that of this host");
     assert_eq!(chart.0[3].text, "the clock is 90 second(s) ahead of that of this host");
+}
+
+#[test]
+fn backup_info_that_can_not_be_read_was_only_logged_beside_the_diagnosis() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repo(crate::storage::posix::PosixStorage::new(dir.path().join("repo")));
+    let control = PgControl::parse(include_bytes!("../../../tests/fixtures/pg/pg_control_15"), None).unwrap();
+    let stanza = "demo".parse().unwrap();
+    let archive = ArchiveInfo::new(control.version, control.system_id, None);
+    info_files::save_archive_info(&repo, &stanza, &archive).unwrap();
+    let backup = BackupInfo::new(control.version, control.system_id, control.catalog_version, None).unwrap();
+    info_files::save_backup_info(&repo, &stanza, &backup).unwrap();
+    let session = Session::new(stanza, [repo.clone()]).unwrap().with_lock_path(dir.path());
+    let request = DiagnoseRequest::new(CheckRequest::new(PgSettings::new(dir.path().join("pg"))));
+    let diagnose = || {
+        let mut chart = Chart(Vec::new());
+        let examine = || repository::examine(&request, &session, &repo, Some(&control), &mut chart);
+        let ((), warnings) = crate::log::collect_warnings(examine);
+        assert_eq!(warnings.texts, [""; 0]);
+        worst(&chart.0, "stanza")
+    };
+    assert_eq!(diagnose(), (Severity::Ok, "it belongs to the cluster".to_owned()));
+    // A link to itself
+    let place = dir.path().join("repo/backup/demo/backup.info");
+    std::fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink("backup.info", &place).unwrap();
+    let (severity, text) = diagnose();
+    assert_eq!(severity, Severity::Warning);
+    assert!(text.contains("/backup/demo/backup.info' can't be read, its copy is used: "), "{text}");
 }

@@ -26,7 +26,7 @@ impl Task<'_> {
         &self,
         info: &BackupInfo,
         loaded: Option<ArchiveInfo>,
-        running: &[BackupLabel],
+        running: Option<&BackupLabel>,
     ) -> Result<()> {
         let (repo, stanza, key) = (self.repo, self.session.stanza(), self.repo.key);
         let Some(rotation) = self.request.cipher_rotate.get(&key).filter(|_| !repo.cipher.is_none()) else {
@@ -81,7 +81,7 @@ impl Task<'_> {
         }
         let Some(keys) = archive.keys.as_mut().filter(|keys| is_due(keys)) else { return Ok(()) };
         // It may be one of pgBackRest, which knows only the keys that it has loaded at its start
-        if let Some(label) = running.first() {
+        if let Some(label) = running {
             crate::detail!("repo{key}: archive key is not rotated: backup {label} may be running on another host");
             return Ok(());
         }
@@ -206,7 +206,7 @@ mod tests {
         let set_found = AtomicBool::new(false);
         let task = Task { claim: None, repo, now: 0, request, session: &session, is_last: true, set_found: &set_found };
         let running: Vec<BackupLabel> = running.iter().map(|label| label.parse().unwrap()).collect();
-        task.rotate_key(&info, loaded, &running)
+        task.rotate_key(&info, loaded, running.first())
     }
 
     /// The keys of the file and of its copy.

@@ -174,9 +174,47 @@ fn wal_of_a_full_backup_that_may_run_without_a_claim_stays() -> Result<()> {
         assert_eq!(labels(&repo)?, [LATER]);
         assert_eq!(segments(&storage), left, "{running}");
         // It was not said what keeps the WAL, and until when
-        let is_told = told.contains(&format!("'/backup/demo/{running}' has no backup.manifest and no claim"));
-        assert_eq!(is_told && told.contains("It counts as running until 20"), left == 3, "{told}");
+        let is_told = told.contains(&format!("'/backup/demo/{running}' had no backup.manifest and no claim when "));
+        assert_eq!(is_told && told.contains("it counts as running until 20"), left == 3, "{told}");
+        assert!(!told.contains("remove that directory"), "{told}");
     }
+    Ok(())
+}
+
+#[test]
+fn hint_about_what_keeps_a_backup_named_another_unfinished_one() -> Result<()> {
+    let (storage, repo) = repository()?;
+    let older = "20260101-120000F";
+    for label in [older, INCR] {
+        put_file(&storage, &format!("backup/demo/{label}/backup.manifest.copy"))?;
+    }
+    let told = expire_telling(&repo, 1, None)?;
+    let of_backup = told.lines().skip_while(|line| !line.contains(&format!("backup {FULL} is not expired: ")));
+    let [text, hint, warning] = of_backup.take(3).collect::<Vec<_>>()[..] else { panic!("{told}") };
+    assert!(text.contains(&format!("unfinished backup {INCR} may be running")), "{told}");
+    assert!(hint.starts_with(&format!("HINT: '/backup/demo/{INCR}' had no backup.manifest")), "{told}");
+    assert!(warning.contains("Do not remove it by hand"), "{told}");
+    // The WAL is kept for the older one, too
+    assert!(told.contains(&format!("archive is not expired: unfinished backup {older} ")), "{told}");
+    Ok(())
+}
+
+#[test]
+fn unfinished_backup_was_listed_again_for_log_lines_and_expire_failed_with_that_after_the_removals() -> Result<()> {
+    let (storage, _) = repository()?;
+    let running = "20260102-120000F";
+    put_file(&storage, &format!("backup/demo/{running}/backup.manifest.copy"))?;
+    let directory = RepoPath::new(format!("backup/demo/{running}"))?;
+    let faulty = FaultyStorage::new(Arc::new(storage));
+    let lists = |storage: &FaultyStorage| {
+        storage.calls().iter().filter(|(op, path)| *op == Op::List && *path == directory).count()
+    };
+    let repo = Repo { key: 1, storage: Arc::new(faulty.clone()), cipher: Cipher::None };
+    let told = expire_telling(&repo, 1, None)?;
+    assert!(told.contains("archive is not expired") && !told.contains("1970"), "{told}");
+    // For the mark of a claim, and for the time of the last change
+    assert_eq!(lists(&faulty), 2);
+    assert_eq!(labels(&repo)?, [LATER]);
     Ok(())
 }
 

@@ -11,8 +11,8 @@ use crate::storage::RepoStorage;
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// With less space, a repository may have no room for a segment that is not compressed, in bytes.
-const SPACE_LOW_BYTES: u64 = 16 << 20;
+/// The size of a segment if nobody says another, in bytes.
+const DEFAULT_SEGMENT_SIZE: u32 = 16 << 20;
 
 /// A segment found in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,14 +61,20 @@ pub(crate) fn list_in(
 
 /// Says that a segment may not have arrived because the repository is full. What archives it may run on another host, and only
 /// the log of PostgreSQL there has its error.
-fn with_space_hint(error: Error, place: &str, bytes_free: Option<u64>) -> Error {
+fn with_space_hint(error: Error, place: &str, bytes_free: Option<u64>, segment_size: u32) -> Error {
     match bytes_free {
-        Some(free) if free < SPACE_LOW_BYTES => {
+        Some(free) if free < space_low(segment_size) => {
             let size = format_size(free);
-            error.hint(format!("the repository may have too little space for WAL: {size} are free at '{place}'."))
+            error.hint(format!("the repository may have no space left for WAL: {size} are free at '{place}'."))
         }
         _ => error,
     }
+}
+
+/// With less space, in bytes, a repository may have no room for a segment that is not compressed, and for what others write
+/// meanwhile.
+fn space_low(segment_size: u32) -> u64 {
+    u64::from(segment_size) + u64::from(segment_size) / 4
 }
 
 /// Looks for segments in one archive. The listing of a directory is kept while it is useful, so that looking for many
@@ -79,6 +85,8 @@ pub struct WalSegmentFind<'a> {
     archive_id: ArchiveId,
     timeout: Duration,
     cancel: &'a CancelToken,
+    /// In bytes.
+    segment_size: u32,
     directory: Option<RepoPath>,
     /// Names of the directory that were not passed yet, in ascending order.
     names: Vec<String>,
@@ -104,6 +112,7 @@ impl<'a> WalSegmentFind<'a> {
             archive_id,
             timeout,
             cancel,
+            segment_size: DEFAULT_SEGMENT_SIZE,
             directory: None,
             names: Vec::new(),
             ahead: None,
@@ -115,6 +124,12 @@ impl<'a> WalSegmentFind<'a> {
     #[must_use]
     pub fn with_listed(self, ahead: Option<ListedNames>) -> Self {
         WalSegmentFind { ahead, ..self }
+    }
+
+    /// The same for segments of this size, in bytes, whose room is looked at if they do not arrive.
+    #[must_use]
+    pub fn with_segment_size(self, segment_size: u32) -> Self {
+        WalSegmentFind { segment_size, ..self }
     }
 
     /// Finds a segment, or with `partial` the partial segment of that name.
@@ -153,7 +168,8 @@ impl<'a> WalSegmentFind<'a> {
             .hint("check the PostgreSQL server log for errors.")
             .hint("run the 'start' command if the stanza was previously stopped.");
         let place = layout::archive_stanza(self.stanza);
-        Err(with_space_hint(error, &self.storage.display(&place), self.storage.bytes_free(&place)))
+        let bytes_free = self.storage.bytes_free(&place);
+        Err(with_space_hint(error, &self.storage.display(&place), bytes_free, self.segment_size))
     }
 
     /// Returns the names of temporary files of the segment looked up last, which are being written or were abandoned.
@@ -303,13 +319,26 @@ mod tests {
 
     #[test]
     fn segment_that_does_not_arrive_in_a_full_repository_had_no_hint_of_that() {
-        let hints =
-            |free| with_space_hint(Error::new(ErrorCode::ArchiveTimeout, "x"), "/repo/archive/demo", free).hints;
-        assert_eq!(
-            hints(Some(0)),
-            ["the repository may have too little space for WAL: 0B are free at '/repo/archive/demo'."]
-        );
-        assert!(hints(Some(SPACE_LOW_BYTES)).is_empty() && hints(None).is_empty());
+        let hints = |free, segment_size| {
+            let (stanza, cancel) = (stanza(), CancelToken::new());
+            let storage = match free {
+                Some(free) => archive_with(&[]).with_bytes_free(free),
+                None => archive_with(&[]),
+            };
+            let timeout = Duration::from_millis(10);
+            let find = WalSegmentFind::new(&storage, &stanza, "15-1".parse().unwrap(), timeout, &cancel);
+            let mut find = find.with_segment_size(segment_size);
+            let error = find.find(&"000000010000000000000002".parse().unwrap(), false).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ArchiveTimeout);
+            error.hints[3..].to_vec()
+        };
+        let hint =
+            |size| [format!("the repository may have no space left for WAL: {size} are free at '/archive/main'.")];
+        assert_eq!(hints(Some(0), 16 << 20), hint("0B"));
+        assert_eq!(hints(Some(16 << 20), 16 << 20), hint("16MB"));
+        assert_eq!(hints(Some(20 << 20), 16 << 20), [""; 0]);
+        assert_eq!(hints(Some(512 << 20), 1 << 30), hint("512MB"));
+        assert_eq!(hints(None, 1 << 30), [""; 0]);
         let dir = tempfile::tempdir().unwrap();
         let storage = crate::storage::posix::PosixStorage::new(dir.path());
         assert!(storage.bytes_free(&RepoPath::root()).is_some());

@@ -27,12 +27,23 @@ pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
     compare(repo, stanza, &numbers_beside(repo, stanza, &[])?.numbers)
 }
 
-/// Loads both info files, and checks the formats like [`check`]. Warns if backup.info or its copy can't be read, because nothing
-/// tells that the command will write them anew.
+/// Both info files of a stanza.
+#[derive(Debug)]
+pub struct LoadedInfos {
+    /// archive.info.
+    pub archive: ArchiveInfo,
+    /// backup.info.
+    pub backup: BackupInfo,
+    /// Warnings about those of the four files that can't be read: nothing else tells that the next command that saves backup.info
+    /// writes it anew.
+    pub warnings: Vec<String>,
+}
+
+/// Loads both info files, and checks the formats like [`check`].
 ///
 /// # Errors
 /// The same as [`check`], and the errors of loading.
-pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
+pub fn load(repo: &Repo, stanza: &Stanza) -> Result<LoadedInfos> {
     let load = || {
         let load_archive = || info_files::load_archive_info_to_save(repo, stanza);
         let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info_to_save(repo, stanza));
@@ -41,10 +52,10 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let paths = [layout::archive_info(stanza), layout::backup_info(stanza)];
     let formats = |(archive, backup): &(ArchiveInfo, LoadedBackups)| [archive.format, backup.info.format];
     let ((archive, backup), unreadable) = load_beside(repo, stanza, paths, load, formats)?;
-    for (path, error) in unreadable {
-        crate::warn!("'{}' can't be read: {error}", repo.storage.display(&path));
-    }
-    Ok((archive, backup.warned(repo, stanza).0))
+    let beside =
+        unreadable.iter().map(|(path, error)| format!("'{}' can't be read: {error}", repo.storage.display(path)));
+    let warnings = beside.chain(backup.warning(repo, stanza)).collect();
+    Ok(LoadedInfos { archive, backup: backup.info, warnings })
 }
 
 /// Loads backup.info, and checks the formats like [`check`].

@@ -21,11 +21,16 @@ pub(crate) struct LoadedBackups {
 impl LoadedBackups {
     /// Warns if backup.info can't be read. Returns what was loaded, and whether the file has to be written anew.
     pub(crate) fn warned(self, repo: &Repo, stanza: &Stanza) -> (BackupInfo, bool) {
-        if let Some(error) = &self.unreadable {
-            let name = repo.storage.display(&layout::backup_info(stanza));
-            crate::warn!("'{name}' can't be read, its copy is used: {error}");
+        if let Some(text) = self.warning(repo, stanza) {
+            crate::warn!("{text}");
         }
         (self.info, self.unreadable.is_some())
+    }
+
+    /// Returns the warning about a backup.info that can't be read.
+    pub(super) fn warning(&self, repo: &Repo, stanza: &Stanza) -> Option<String> {
+        let name = repo.storage.display(&layout::backup_info(stanza));
+        self.unreadable.as_ref().map(|error| format!("'{name}' can't be read, its copy is used: {error}"))
     }
 }
 

@@ -69,6 +69,7 @@ struct State {
     write_bytes_left: Option<u64>,
     unclear_writes_left: u32,
     listed: Option<Vec<String>>,
+    bytes_free: Option<u64>,
     has_ended: bool,
     /// The code of a connection that has ended, if not that of a damaged file.
     end_code: Option<ErrorCode>,
@@ -129,6 +130,13 @@ impl FaultyStorage {
     #[must_use]
     pub fn after(mut self, hook: impl Fn(Op, &RepoPath) + Send + Sync + 'static) -> Self {
         self.after = Some(Arc::new(hook));
+        self
+    }
+
+    /// Says that so many bytes can still be written.
+    #[must_use]
+    pub fn with_bytes_free(self, bytes: u64) -> Self {
+        self.with(|state| state.bytes_free = Some(bytes));
         self
     }
 
@@ -241,7 +249,8 @@ impl RepoStorage for FaultyStorage {
     }
 
     fn bytes_free(&self, path: &RepoPath) -> Option<u64> {
-        self.inner.bytes_free(path)
+        let bytes_free = self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes_free;
+        bytes_free.or_else(|| self.inner.bytes_free(path))
     }
 
     fn concurrency(&self) -> Concurrency {

@@ -4,6 +4,7 @@ use super::*;
 use crate::annotate::AnnotateRequest;
 use crate::expire::ExpireRequest;
 use crate::repo::formats;
+use crate::stanza::StanzaRequest;
 use crate::storage;
 
 /// Puts something unreadable in the place of a file. Returns where.
@@ -81,9 +82,15 @@ fn stanza_create_and_check_said_nothing_of_a_backup_info_that_can_not_be_read() 
     let control = PgControl::parse(CONTROL, None).unwrap();
     let warnings = || {
         let check = || crate::stanza::check_info(&world.repo, &stanza(), control.version, control.system_id);
-        let (checked, warnings) = crate::log::collect_warnings(check);
-        checked.unwrap();
-        warnings.texts
+        let (checked, logged) = crate::log::collect_warnings(check);
+        // Whoever calls it logs them, check of a primary and a standby once
+        assert_eq!(logged.texts, [""; 0]);
+        let pg = world.settings(BackupType::Full).pg;
+        let request = StanzaRequest { online: false, pg, formats: [].into() };
+        let created = world.session(&world.repo).stanza_create(&request).unwrap().warnings.texts;
+        let texts = checked.unwrap().warnings;
+        assert_eq!(created, texts);
+        texts
     };
     assert_eq!(warnings(), [""; 0]);
     let path = layout::backup_info(&stanza());
