@@ -77,11 +77,12 @@ pub(crate) fn own_path(called: &str) -> Result<PathBuf> {
         return Ok(called.to_owned());
     }
     let real = std::env::current_exe().map_err(failed)?;
-    let candidates = match called.components().count() {
+    let candidates: Vec<PathBuf> = match called.components().count() {
         // The shell found it in a directory of PATH
         1 => std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|dir| dir.join(called)).collect(),
-        _ => vec![std::path::absolute(called).map_err(failed)?],
+        _ => vec![called.to_owned()],
     };
-    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
-    Ok(candidates.into_iter().find(is_this).unwrap_or(real))
+    let mut absolute = candidates.iter().filter_map(|path| std::path::absolute(path).ok());
+    let found = absolute.find(|path| path.canonicalize().is_ok_and(|path| path == real));
+    Ok(found.unwrap_or(real))
 }

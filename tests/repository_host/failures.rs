@@ -97,9 +97,11 @@ fn asynchronous_worker_had_another_name_for_the_program_of_the_host_than_the_com
             let run = space.run("sh", &["-c", &line]);
             let text = std::fs::read_to_string(&called).unwrap_or_else(|_| panic!("{}", run.describe()));
             assert_eq!(text, "pgbackrest\n", "{tool:?} {mode}");
-            std::fs::remove_file(&called).expect("remove");
             scenario.worker_ends();
-            let _ = std::fs::remove_dir_all(space.path("spool"));
+            std::fs::remove_file(&called).expect("remove");
+            if mode == "--archive-async" {
+                std::fs::remove_dir_all(space.path("spool")).expect("remove");
+            }
         }
     }
 }

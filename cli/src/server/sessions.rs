@@ -19,7 +19,7 @@ const END_WAIT: Duration = Duration::from_secs(2);
 /// The time between two errors in the log about too many sessions of one client, which tries again meanwhile.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// A client that takes nothing for this time does not hold up the end of the server.
-const STALLED_MAX: Duration = Duration::from_secs(1);
+const STALLED_MAX: Duration = Duration::from_secs(2);
 /// How long a process may take to end after a signal.
 const SIGNALLED_MAX: Duration = Duration::from_secs(30);
 

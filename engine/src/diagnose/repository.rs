@@ -31,7 +31,7 @@ pub(super) fn examine(
                     for text in checked.warnings {
                         let added = chart.add(Severity::Warning, "stanza", &subject, text);
                         added.advise(
-                            "look at the disk of the repository. The next backup or expire writes the file anew.",
+                            "look at the file's owner and mode and at the disk of the repository. The next backup or expire writes the file anew.",
                         );
                     }
                 }

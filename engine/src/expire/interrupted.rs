@@ -103,11 +103,12 @@ impl Task<'_> {
         let stay = plan.keep_sets(&fulls, facts);
         for (full, dependent) in &dependent {
             let first = stay.iter().find(|label| label.full_label() == *full);
-            let (Some(first), Some(newest)) = (first, dependent.last()) else { continue };
+            let last = dependent.iter().max_by_key(|backup| backup.changed);
+            let (Some(first), Some(last)) = (first, last) else { continue };
             let labels: Vec<&str> = dependent.iter().map(|backup| backup.label.as_str()).collect();
             let text =
                 format!("unfinished backup {} may be running on another host and be based on it", labels.join(", "));
-            let hints = self.unfinished_hints(newest);
+            let hints = self.unfinished_hints(last);
             if self.request.set.is_some() {
                 let error = Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"));
                 return Err(hints.into_iter().fold(error.hint("wait until it has ended."), Error::hint));

@@ -34,6 +34,8 @@ fn ways(round_trip: Duration, workers: usize) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Carriers {
     ways: [Mutex<CarrierWay>; WAYS_MAX],
+    /// A worker whose way can't be opened gets a channel of the command's own connection.
+    falls_back: bool,
     /// A way could not be opened.
     has_failed: AtomicBool,
 }
@@ -47,12 +49,17 @@ struct CarrierWay {
 }
 
 impl Carriers {
+    /// The processes for workers that can't do without a connection. With others it is better to try a way again later.
+    pub(crate) fn for_workers() -> Self {
+        Carriers { falls_back: true, ..Carriers::default() }
+    }
+
     /// Opens the connection of a worker on a channel; `None` if the host has no channels, or no more of them. `main` is the
     /// connection of the command itself, `processes` are the settings of its process and of those of its workers, of which
-    /// `number` is one. So many of them may be in use. A worker whose way can't be opened gets a channel of `main`.
+    /// `number` is one. So many of them may be in use.
     ///
     /// # Errors
-    /// The connection on which the channel would be has ended, or the host refuses the channel.
+    /// The connection on which the channel would be has ended or can't be opened, or the host refuses the channel.
     pub(crate) fn open(
         &self,
         main: &Arc<Connection>,
@@ -63,26 +70,27 @@ impl Carriers {
         let Some(settings) = processes.get(number).filter(|_| main.has(Capability::Channels)) else { return Ok(None) };
         let index = number.saturating_sub(1) % ways(main.round_trip()?, workers);
         let carrier = match (self.ways.get(index), processes.get(index)) {
-            (Some(way), Some(process)) if index > 0 => self.carrier(way, process),
+            (Some(way), Some(process)) if index > 0 => self.carrier(way, process)?,
             _ => None,
         };
         carrier.unwrap_or_else(|| Arc::clone(main)).open_channel(settings)
     }
 
-    /// Returns the connection of a way, which is opened if it is not open; `None` if that is not possible.
-    fn carrier(&self, way: &Mutex<CarrierWay>, process: &RemoteSettings) -> Option<Arc<Connection>> {
+    /// Returns the connection of a way, which is opened if it is not open; `None` for that of the command itself.
+    fn carrier(&self, way: &Mutex<CarrierWay>, process: &RemoteSettings) -> Result<Option<Arc<Connection>>> {
         let mut way = lock(way);
         if let Some(open) = way.connection.upgrade().filter(|carrier| !carrier.has_ended()) {
-            return Some(open);
+            return Ok(Some(open));
         }
         if way.next_try.is_some_and(|next| Instant::now() < next) {
-            return None;
+            return Ok(None);
         }
         match Connection::open_with_channels(process) {
             Ok(carrier) => {
                 *way = CarrierWay { connection: Arc::downgrade(&carrier), next_try: None };
-                Some(carrier)
+                Ok(Some(carrier))
             }
+            Err(error) if !self.falls_back => Err(error),
             Err(error) => {
                 way.next_try = Some(Instant::now() + RETRY_PAUSE);
                 if self.has_failed.swap(true, Ordering::Relaxed) {
@@ -90,7 +98,7 @@ impl Carriers {
                 } else {
                     crate::detail!("unable to open one more connection, continuing with those that are open: {error}");
                 }
-                None
+                Ok(None)
             }
         }
     }
@@ -108,8 +116,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let main = connect_with_channels(move |stream| drop(serve_data(stream, &path))).unwrap();
+        // A distant host gets more ways
+        while main.round_trip().unwrap() > Duration::from_millis(5) {
+            main.call(&Call::Noop).unwrap();
+        }
         // Nothing can be started with these
-        let (carriers, processes) = (Carriers::default(), [(); 9].map(|()| thread_settings()));
+        let (carriers, processes) = (Carriers::for_workers(), [(); 9].map(|()| thread_settings()));
         let open = |number| carriers.open(&main, &processes, number, 8).unwrap().unwrap();
         let next_try = || lock(&carriers.ways[1]).next_try;
         let second = open(2);
@@ -125,6 +137,8 @@ mod tests {
         let sixth = open(6);
         sixth.call(&Call::Noop).unwrap();
         assert!(next_try() >= Some(now + RETRY_PAUSE));
+        // Files of a repository share the connections that there are, and get a way of their own later
+        assert!(Carriers::default().open(&main, &processes, 2, 8).is_err());
     }
 
     #[test]

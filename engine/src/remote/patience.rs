@@ -34,16 +34,11 @@ pub(super) fn open<T>(settings: &RemoteSettings, mut open_once: impl FnMut() -> 
         tries_min: 1,
     };
     let mut pauses = backoff.start();
-    let mut is_told = false;
     loop {
         match open_once() {
             Err(error) if settings.process == 0 && is_too_many_sessions(&error) => {
-                if is_told {
-                    crate::debug!("wait for a session: {}", error.message);
-                } else {
-                    crate::info!("wait for a session: {}", error.message);
-                    is_told = true;
-                }
+                // Not at the level info: the standard output of some commands is data
+                crate::debug!("wait for a session: {}", error.message);
                 if !pauses.wait(&settings.cancel)? {
                     return Err(error);
                 }

@@ -139,17 +139,21 @@ impl<'a> Walk<'a> {
             retry,
         };
         let parse: Parse<'_, Manifest> = &|reader, origin| Manifest::read(reader, origin);
-        let mut file = pair.load_file(parse);
+        let load_copy = |file: Result<_>| (file.as_ref().is_err_and(is_missing), pair.with_copy(file, parse));
+        let file = pair.load_file(parse);
         let place = unfinished.place(&label, file.as_ref().err());
-        let was_complete = place.is_some() && was_complete(&self.settings, &label);
-        if was_complete {
-            // It may have been completed since
-            file = pair.load_file(parse);
-        } else if place == Some(UnfinishedPlace::Newest) {
+        if place == Some(UnfinishedPlace::Newest) && !was_complete(&self.settings, &label) {
             return Fact::Backup(label, ManifestFact::InProgress);
         }
-        let is_missing = file.as_ref().is_err_and(is_missing);
-        let manifest = match pair.with_copy(file, parse) {
+        let (mut is_missing, mut loaded) = load_copy(file);
+        // Asked only if there is a copy: some object stores list the directories of expired backups
+        let was_complete = place == Some(UnfinishedPlace::Newest)
+            || place.is_some() && loaded.is_ok() && was_complete(&self.settings, &label);
+        if was_complete {
+            // It may have been completed since
+            (is_missing, loaded) = load_copy(pair.load_file(parse));
+        }
+        let manifest = match loaded {
             Ok(loaded) if place.is_some() && is_missing && !plan::is_copied(&loaded.content) => {
                 ManifestFact::InProgress
             }

@@ -85,7 +85,7 @@ impl RemoteHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: RemotePgSettings) -> Self {
         let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
-        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers, carriers: Carriers::default() }
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers, carriers: Carriers::for_workers() }
     }
 
     /// The host at the other end of a connection. Its only worker uses it, too.
@@ -95,7 +95,7 @@ impl RemoteHost {
             settings: Arc::new(settings),
             main: Mutex::new(Some(connection)),
             workers: vec![worker],
-            carriers: Carriers::default(),
+            carriers: Carriers::for_workers(),
         }
     }
 
