@@ -8,6 +8,7 @@ use super::{Chart, DiagnoseRequest, Severity};
 use crate::repo::{Repo, info_files};
 use crate::session::Session;
 use crate::stanza::check_info;
+use crate::storage::full::no_space;
 use crate::storage::{Protection, RepoStorage, WriteOptions, get, put, temporary};
 use crate::{Error, ErrorCode, Result};
 
@@ -82,6 +83,9 @@ fn has_stanza(request: &DiagnoseRequest, session: &Session, repo: &Repo, subject
 /// Returns what usually helps if a repository can't be used.
 fn advice_for_access(error: &Error, key: u32) -> String {
     match error.code {
+        _ if no_space(error).is_some() => {
+            format!("make room where repo{key}-path is: enlarge it, or expire backups (repo{key}-retention-full).")
+        }
         ErrorCode::PathOpen
         | ErrorCode::FileOpen
         | ErrorCode::FileWrite
@@ -182,5 +186,19 @@ fn examine_protection(repo: &Repo, subject: &str, chart: &mut Chart) {
                 "allow the key to read the versioning and lifecycle settings of the bucket, or look at them yourself.",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_repository_was_taken_for_one_without_permissions() {
+        let advice = |errno: rustix::io::Errno| {
+            advice_for_access(&Error::from_io(ErrorCode::FileWrite, "unable to write 'x'", errno.into()), 2)
+        };
+        assert!(advice(rustix::io::Errno::NOSPC).contains("make room where repo2-path is"));
+        assert!(advice(rustix::io::Errno::ACCESS).contains("permissions of repo2-path"));
     }
 }

@@ -138,7 +138,8 @@ fn backup_info_that_fails_for_a_moment_or_whose_copy_is_older_is_not_replaced() 
     let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
     let error = info_files::load_backup_info_to_save(&repo, &stanza()).unwrap_err();
     assert!(error.message.starts_with("unable to load info file '"), "{error}");
-    assert!(error.hints[0].ends_with("backup.info.copy', which may be older."), "{error}");
+    assert!(error.hints[0].ends_with("backup.info', and is its disk sound?"), "{error}");
+    assert!(error.hints[1].ends_with("replace it with the copy, which may be older."), "{error}");
 
     // An upgrade that was interrupted before it wrote the copy of backup.info
     let mut archive = info_files::load_archive_info(&world.repo, &stanza()).unwrap();

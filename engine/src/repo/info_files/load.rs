@@ -155,7 +155,10 @@ fn load_pair<T>(
             let error = unread(repo, path, error);
             return Err(if purpose == Purpose::SaveBackups && !is_of_peer(&error) {
                 let name = name();
-                error.hint(format!("if '{name}' stays unreadable, replace it with '{name}.copy', which may be older."))
+                error.hint(format!("may the user of the repository read '{name}', and is its disk sound?")).hint(
+                    "if it stays unreadable, its copy serves: where the repository is a local path, expire writes the file anew. \
+                     Elsewhere replace it with the copy, which may be older.",
+                )
             } else {
                 error
             });
