@@ -180,8 +180,8 @@ fn of(code: ErrorCode) -> Advice {
         }
         ErrorCode::ArchiveTimeout => advice(
             "A WAL segment did not arrive in the archive in time.",
-            "PostgreSQL's log has the error of `archive_command`. A repository that is full is one of them: look at free space on its \
-             host. `check --diagnose` looks at the settings and the queue. If pushes are slow, see `archive-async` and \
+            "PostgreSQL's log has the error of `archive_command`. The repository may be full: look at free space on its host. \
+             `check --diagnose` looks at the settings and the queue. If pushes are slow, see `archive-async` and \
              `archive-timeout`.",
         ),
         ErrorCode::FileMode => advice("The mode of a file can't be set.", PERMISSIONS),
