@@ -61,10 +61,12 @@ fn process_that_holds_the_lock_of_the_host_ends_an_offline_backup_when_it_dies()
     eventually("no process has the lock", Duration::from_secs(60), || {
         hosts.scenario.space.path("lock/demo-backup-1.lock").exists() && hosts.scenario.space.path("ssh.first").exists()
     });
-    std::thread::sleep(Duration::from_millis(500));
+    // A small cluster may be copied before the process is killed
+    backup.stand_still();
     let first = std::fs::read_to_string(hosts.scenario.space.path("ssh.first")).expect("process");
     let killed = std::process::Command::new("kill").args(["-9", first.trim()]).status().expect("kill");
-    assert!(killed.success());
+    assert!(killed.success(), "{}", backup.log());
+    backup.go_on();
     assert_eq!(backup.wait(), 102, "{}", backup.log());
     let log = backup.log();
     assert!(log.contains("remote-0 process on 'cluster1.example' terminated unexpectedly on signal 9"), "{log}");
