@@ -50,7 +50,7 @@ pub(super) fn complete(
         repo.both(|| Ok(repo.both(load_archive_info, load_backup_info)), || steps(repo, [&save_history, &link_latest]));
     done?;
     let (archive, info) = loaded?;
-    // The begin of the backup has warned of a file that stays unreadable
+    // The start of the backup has warned of a file that stays unreadable
     let mut info = info?.info;
     if whole::check_needed(&info, manifest).is_err() {
         // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,

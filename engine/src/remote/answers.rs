@@ -215,7 +215,7 @@ mod tests {
         fn kill(&mut self) {}
     }
 
-    /// The begin of an answer whose data has this size.
+    /// The beginning of an answer whose data has this size.
     fn begin_of_answer(session: u64, mut size: usize) -> Vec<u8> {
         let mut message = AnswerMessage::encode(session, false, Some(PackWriter::new())).to_vec();
         // The size of the data, its end, and that of the message

@@ -7,7 +7,7 @@ use super::{RemoteSettings, Way};
 use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
 
-/// The begin of the error with which a server of rbr refuses a session because it has too many.
+/// The beginning of the error with which a server of rbr refuses a session because it has too many.
 pub const TOO_MANY_SESSIONS: &str = "server has too many sessions";
 
 /// The shortest pause between two tries.
