@@ -109,6 +109,7 @@ fn annotate_in(repo: &Repo, request: &AnnotateRequest, session: &Session) -> Res
     }
     let claim = Claim::acquire(repo, stanza, session.claimant(), "annotate", session.cancel_token())?;
     let repo = &claim.guard(repo);
+    // A backup or expire on another host may have changed it before the claim
     let mut info = load_backup_info_reconstruct(repo, stanza)?.info;
     let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
     crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Child;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,8 @@ struct Table {
     refused: BTreeMap<String, Instant>,
     /// The number of sessions whose client has not got the last answer.
     passing: usize,
-    /// When one of these clients took something, if any has.
-    passed: Option<Instant>,
+    /// The number of parts that these clients have taken. It changes without the lock, with each part that is passed on.
+    parts: Arc<AtomicU64>,
     is_stopping: bool,
 }
 
@@ -118,8 +119,9 @@ impl Sessions {
 
     /// Counts a session whose client waits for answers, until it has got the last one.
     pub(super) fn passing(&self) -> Passing {
-        lock(&self.0).passing += 1;
-        Passing(self.clone())
+        let mut table = lock(&self.0);
+        table.passing += 1;
+        Passing { sessions: self.clone(), parts: Arc::clone(&table.parts) }
     }
 
     /// Ends all processes, and lets no more begin. Waits for them, and until their clients know why they end, at most for
@@ -135,18 +137,38 @@ impl Sessions {
                 engine::warn!("terminate child process {id}");
             }
         }
-        let begun = Instant::now();
-        let mut ended = None;
+        let (begun, mut stall) = (Instant::now(), Stall::default());
         while begun.elapsed() < timeout {
             if !processes.iter().any(|(_, child)| is_running(child)) {
-                let ended = *ended.get_or_insert_with(Instant::now);
-                let table = lock(&self.0);
-                if table.passing == 0 || table.passed.map_or(ended, |passed| passed.max(ended)).elapsed() > STALLED_MAX
-                {
+                let (passing, parts) = {
+                    let table = lock(&self.0);
+                    (table.passing, table.parts.load(Ordering::Relaxed))
+                };
+                if passing == 0 || stall.is_over(parts, Instant::now()) {
                     return;
                 }
             }
             std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Finds out that clients take nothing any more.
+#[derive(Default)]
+struct Stall {
+    /// The last number of parts that they have taken, and when it was new.
+    seen: Option<(u64, Instant)>,
+}
+
+impl Stall {
+    /// Returns whether the number of parts has been this one for too long.
+    fn is_over(&mut self, parts: u64, now: Instant) -> bool {
+        match self.seen {
+            Some((seen, since)) if seen == parts => now.saturating_duration_since(since) > STALLED_MAX,
+            _ => {
+                self.seen = Some((parts, now));
+                false
+            }
         }
     }
 }
@@ -228,18 +250,21 @@ impl Drop for OwnedProcess {
 }
 
 /// A session whose client waits for answers. Dropping it says that the client has got the last one, or is gone.
-pub(super) struct Passing(Sessions);
+pub(super) struct Passing {
+    sessions: Sessions,
+    parts: Arc<AtomicU64>,
+}
 
 impl Passing {
     /// The client has taken something.
     pub(super) fn moves(&self) {
-        lock(&self.0.0).passed = Some(Instant::now());
+        self.parts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        lock(&self.0.0).passing -= 1;
+        lock(&self.sessions.0).passing -= 1;
     }
 }
 
@@ -352,9 +377,12 @@ mod tests {
         let begun = Instant::now();
         sessions.stop(Duration::from_millis(50));
         assert!(begun.elapsed() >= Duration::from_millis(50));
-        lock(&sessions.0).passed = Some(begun + Duration::from_secs(60));
         let passed = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
+            // This thread may wait for a processor
+            for _ in 0..5 {
+                std::thread::sleep(Duration::from_millis(10));
+                passing.moves();
+            }
             let now = Instant::now();
             drop(passing);
             now
@@ -372,12 +400,14 @@ mod tests {
         sessions.stop(Duration::from_secs(60));
         assert!(begun.elapsed() >= STALLED_MAX && begun.elapsed() < Duration::from_secs(60));
         // A client that takes something is waited for
+        let mut stall = Stall::default();
+        let mut is_over = |ms| {
+            let parts = lock(&sessions.0).parts.load(Ordering::Relaxed);
+            stall.is_over(parts, begun + Duration::from_millis(ms))
+        };
+        assert_eq!([0, 1_000, 2_000, 2_001].map(&mut is_over), [false, false, false, true]);
         passing.moves();
-        assert!(lock(&sessions.0).passed >= Some(begun));
-        let (moves_last, begun) = (Instant::now() + STALLED_MAX, Instant::now());
-        lock(&sessions.0).passed = Some(moves_last);
-        sessions.stop(Duration::from_secs(60));
-        assert!(Instant::now() >= moves_last + STALLED_MAX && begun.elapsed() < Duration::from_secs(60));
+        assert_eq!([2_002, 4_002, 4_003].map(&mut is_over), [false, false, true]);
     }
 
     #[test]
