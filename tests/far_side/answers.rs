@@ -298,7 +298,7 @@ fn client_of_a_process_that_a_signal_ended_at_work_was_not_told_why() {
         told
     };
     // Within an answer nothing can be said
-    let told = (0..5).find_map(|_| last_words()).expect("last words");
+    let told = (0..20).find_map(|_| last_words()).expect("last words");
     assert_eq!(told, (63, "terminated on signal SIGTERM".to_owned()));
 }
 

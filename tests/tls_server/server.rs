@@ -154,6 +154,31 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     assert!(!log.contains("docs.rs") && !log.contains("close_notify"), "{log}");
 }
 
+/// The server may be told to stop at any moment of a session, also while that begins.
+#[test]
+fn server_that_stopped_while_a_session_began_was_not_understood() {
+    let Some(mut hosts) = Hosts::start(RBR) else { return };
+    hosts.rbr(&["stanza-create"]).success();
+    let step = Duration::from_micros(600);
+    for number in 0..50 {
+        let mut verify = hosts.scenario.start_command(Tool::Rbr, &["verify", "--io-timeout=1"]);
+        std::thread::sleep(Duration::from_millis(6) + number * step);
+        hosts.server.terminate();
+        assert_eq!(hosts.server.wait(), 0, "{}", hosts.server.log());
+        let (status, said) = (verify.wait(), verify.log());
+        let is_right = match status {
+            // It may be done, and it may not be connected yet
+            0 | 49 => true,
+            // TLS has not begun yet
+            29 => said.contains("unexpected EOF from 'localhost:"),
+            63 => said.contains("terminated on signal SIGTERM") || said.contains("server ends"),
+            _ => false,
+        };
+        assert!(is_right, "{number}: {status}\n{said}\n{}", hosts.server.log());
+        hosts.server = start_server(&hosts.scenario, Tool::Rbr, hosts.port);
+    }
+}
+
 #[test]
 fn client_cannot_name_other_places_than_the_configuration_of_the_host() {
     let Some(hosts) = Hosts::start(RBR) else { return };

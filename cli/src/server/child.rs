@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -64,7 +65,8 @@ pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitte
         return Ok(Serving { stdin, stdout, process });
     }
     drop((stdin, stdout));
-    Err(end_error(&process, &errors))
+    let error = end_error(&process, &errors);
+    Err(sessions.end_by_stop().unwrap_or(error))
 }
 
 /// Passes over the greeting. Returns whether there was one before `end`.
@@ -106,6 +108,9 @@ fn end_error(process: &OwnedProcess, errors: &Receiver<String>) -> Error {
         return Error::new(ErrorCode::Execute, "the process that serves does not answer");
     }
     let status = child.lock().ok().and_then(|mut child| child.wait().ok());
+    if let Some(signal) = status.and_then(|status| status.signal()) {
+        return Error::new(ErrorCode::Execute, format!("the process that serves was ended by signal {signal}"));
+    }
     let code = status.and_then(|status| u8::try_from(status.code()?).ok()).and_then(ErrorCode::from_number);
     let text = errors.recv_timeout(END_WAIT).unwrap_or_default();
     Error::new(code.unwrap_or(ErrorCode::Execute), format!("the process that serves ended: {text}"))

@@ -106,10 +106,15 @@ impl Sessions {
         let (id, child) = (child.id(), Arc::new(Mutex::new(child)));
         if table.is_stopping {
             signal(&child, Signal::TERM);
-            return Err(Error::new(ErrorCode::Term, "server ends"));
+            return Err(server_ends());
         }
         table.processes.insert(id, Arc::clone(&child));
         Ok(OwnedProcess { sessions: self.clone(), id, child })
+    }
+
+    /// The error of a session that the end of the server has ended; `None` if the server goes on.
+    pub(super) fn end_by_stop(&self) -> Option<Error> {
+        lock(&self.0).is_stopping.then(server_ends)
     }
 
     /// Forgets processes that have ended. One that could not be ended is waited for by a later call.
@@ -171,6 +176,10 @@ impl Stall {
             }
         }
     }
+}
+
+fn server_ends() -> Error {
+    Error::new(ErrorCode::Term, "server ends")
 }
 
 /// The error of a client for which there is no session left.

@@ -10,6 +10,7 @@ use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::pack::TooLarge;
 use protocol::{AnswerMessage, Call, Dialect};
 
+use super::connection::FirstFrame;
 use super::failure::FarEnd;
 use super::received::{KEPT_BYTES_MAX, Kept};
 use super::shared::{ANSWER_BYTES_MAX, End, Shared, Waiting, lock};
@@ -23,19 +24,21 @@ pub(super) const WARNINGS_MAX: usize = 1000;
 /// How long the server may take to end after the connection was closed.
 pub(super) const EXIT_WAIT: Duration = Duration::from_secs(10);
 
-/// Reads the greeting and all answers. `far` is the server, for its errors and warnings.
+/// Reads the greeting and all answers. `far` is the server, for its errors and warnings. `first_frame` is for the connection that
+/// may have channels.
 pub(super) fn read(
     input: Box<dyn BufRead + Send>,
     greeted: &Sender<std::result::Result<&'static Dialect, End>>,
     shared: &Shared,
     far: &FarEnd,
+    first_frame: Option<FirstFrame>,
 ) {
     let mut input = Input { reader: input, has_ended: false };
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
-            far.in_answer(read_answers(&mut input, shared, &far.name))
+            far.in_answer(read_answers(&mut input, shared, &far.name, first_frame))
         }
         Err(error) => far.in_greeting(error),
     };
@@ -85,7 +88,7 @@ pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect
 }
 
 /// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
-fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
+fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str, mut first_frame: Option<FirstFrame>) -> Error {
     let mut warnings_left = WARNINGS_MAX;
     let kept = Kept::default();
     loop {
@@ -93,10 +96,14 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error 
             Ok(message) => message,
             Err(error) => return error,
         };
-        let (session, fault) = match AnswerMessage::decode(&message) {
-            Ok(answer) => (answer.session, answer.outcome.err().map(|fault| fault.to_error(name))),
+        let answer = match AnswerMessage::decode(&message) {
+            Ok(answer) => answer,
             Err(error) => return error,
         };
+        if let Some(first_frame) = &mut first_frame {
+            first_frame.pass(&answer);
+        }
+        let (session, fault) = (answer.session, answer.outcome.err().map(|fault| fault.to_error(name)));
         if shared.has_warnings.load(Ordering::Relaxed) {
             match pass_on_warnings(&message, warnings_left, name) {
                 Ok(passed) => warnings_left = warnings_left.saturating_sub(passed),
@@ -234,7 +241,7 @@ mod tests {
             let shared = Shared::new(Box::new(NoLink), Box::new(Vec::new()));
             let (sender, reply) = channel();
             let session = shared.send(call, None, Dialect::NEWEST, sender);
-            let error = read_answers(&mut Cursor::new(answer(session)), &shared, "far");
+            let error = read_answers(&mut Cursor::new(answer(session)), &shared, "far", None);
             (reply.try_recv().ok().map(|reply| reply.unwrap().len()), error)
         };
         let whole = |size: usize| {
@@ -264,7 +271,7 @@ mod tests {
         let (sender, reply) = channel();
         let session = shared.send(&Call::Noop, None, Dialect::NEWEST, sender);
         let answer = AnswerMessage::encode(session + 1, false, None).to_vec();
-        let error = read_answers(&mut Cursor::new(answer), &shared, "far");
+        let error = read_answers(&mut Cursor::new(answer), &shared, "far", None);
         assert_eq!((error.code, &*error.message), (ErrorCode::Protocol, "answer for session 2 instead of 1"));
         // Whoever reads the answers passes on that error after this
         assert!(matches!(reply.try_recv(), Err(TryRecvError::Empty)));

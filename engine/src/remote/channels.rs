@@ -99,7 +99,7 @@ impl Channels {
         })
     }
 
-    /// Both sides send frames from now on. Nothing is on its way.
+    /// Both sides send frames from now on. The thread that reads says so, after the last answer without a frame.
     pub(super) fn begin(&self) {
         lock(&self.table).open.insert(0, Open::new(None));
         self.is_framed.store(true, Ordering::SeqCst);
@@ -310,12 +310,7 @@ impl WayInput {
     fn advance(&mut self) -> io::Result<()> {
         while self.left == 0 && !self.has_ended {
             if !self.channels.is_framed() {
-                // The first frame comes after the answer that agreed on frames, and after this side has sent one
-                self.has_ended = self.way.fill_buf()?.is_empty();
-                if !self.channels.is_framed() {
-                    return Ok(());
-                }
-                continue;
+                return Ok(());
             }
             let Some(header) = self.header()? else {
                 self.has_ended = true;

@@ -36,6 +36,7 @@ use crate::work::retry::PeerFault;
 use crate::work::thread::caught;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+pub(super) use self::first::FirstFrame;
 pub(crate) use self::first::cipher_options;
 
 /// How often a wait looks for a cancellation.
@@ -266,9 +267,10 @@ impl Connection {
         let (sender, greeted) = channel();
         let (far, collected) = (FarEnd::new(&connection.name, settings), Inherited::from_this_thread());
         let way = connection.channels.clone();
+        let first_frame = way.clone().map(|way| FirstFrame::new(&beginning, way));
         connection.start_thread("remote-read", move |shared| {
             let read = caught(|| {
-                collected.during(|| read(input, &sender, shared, &far));
+                collected.during(|| read(input, &sender, shared, &far, first_frame));
                 Ok(())
             });
             if let Err(error) = read {

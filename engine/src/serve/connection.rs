@@ -37,6 +37,8 @@ const CHANNEL_BUFFER_BYTES: usize = 8 << 10;
 pub struct Server<R, W> {
     input: BufReader<R>,
     output: W,
+    /// A message could not be sent as a whole.
+    is_broken: bool,
     dialect: &'static Dialect,
     /// The request that is being answered.
     request: RequestBuffer,
@@ -54,7 +56,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     fn over(input: R, output: W, buffer_bytes: usize) -> Self {
         let input = BufReader::with_capacity(buffer_bytes, input);
         let (request, warned) = (RequestBuffer::default(), WarningInbox::default());
-        Server { input, output, dialect: Dialect::NEWEST, request, session: 0, warned }
+        Server { input, output, is_broken: false, dialect: Dialect::NEWEST, request, session: 0, warned }
     }
 
     /// Sends the greeting.
@@ -121,7 +123,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     /// # Errors
     /// [`ErrorCode::FileWrite`]
     pub fn accept(&mut self) -> Result<()> {
-        send(&mut self.output, &AnswerMessage::encode(self.session, false, None))
+        self.send(&AnswerMessage::encode(self.session, false, None))
     }
 
     /// Answers with an error.
@@ -130,7 +132,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     /// [`ErrorCode::FileWrite`]
     pub fn refuse(&mut self, error: &Error) -> Result<()> {
         let session = Some(self.session).filter(|session| *session != 0);
-        send(&mut self.output, &AnswerMessage::encode_error(session, &ErrorAnswer::from(error)))
+        self.send(&AnswerMessage::encode_error(session, &ErrorAnswer::from(error)))
     }
 
     /// Takes the locks and answers the first request, then serves until the client says that it ends. A refusal at the
@@ -144,12 +146,14 @@ impl<R: Read, W: Write + Send> Server<R, W> {
             Some(CallKind::Noop) => self.offered(),
             _ => Err(Error::new(ErrorCode::Format, "noop expected")),
         });
-        let first = match first {
-            Err(error) if error.code == ErrorCode::Term => return Err(error),
-            first => {
-                first.and_then(|offered| Ok((offered, served.locks.as_ref().map(ServedLocks::acquire).transpose()?)))
-            }
-        };
+        if let Err(error) = &first
+            && error.code == ErrorCode::Term
+        {
+            self.tell_end(error);
+            return first.map(drop);
+        }
+        let first =
+            first.and_then(|offered| Ok((offered, served.locks.as_ref().map(ServedLocks::acquire).transpose()?)));
         // Held until the end of the connection
         let (offered, _locks) = match first {
             Ok(first) => first,
@@ -162,7 +166,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
         // A client that offers nothing gets the bytes that pgBackRest sends
         let common = offered.as_ref().map(|offer| own.common(&offer.capabilities));
         let data = common.as_ref().map(Capabilities::encode);
-        send(&mut self.output, &AnswerMessage::encode(self.session, false, data))?;
+        self.send(&AnswerMessage::encode(self.session, false, data))?;
         let (common, following) = (common.unwrap_or_default(), offered.map_or(0, |offer| offer.following));
         match served.more.take().filter(|_| common.has(Capability::Channels)) {
             Some(more) => {
@@ -198,10 +202,19 @@ impl<R: Read, W: Write + Send> Server<R, W> {
 
     /// Answers one request. Returns whether more may follow. The client is told of an error that ends the connection.
     fn answer(&mut self, handlers: &mut Handlers) -> Result<bool> {
-        self.next(handlers).inspect_err(|error| {
-            // Whichever call waits gets it. A client that is gone gets nothing
+        self.next(handlers).inspect_err(|error| self.tell_end(error))
+    }
+
+    /// Sends the error that ends the connection. Whichever call waits gets it.
+    fn tell_end(&mut self, error: &Error) {
+        // Half a message must not be continued, and a client that is gone gets nothing
+        if !self.is_broken {
             let _ = send_error(&mut self.output, error);
-        })
+        }
+    }
+
+    fn send(&mut self, message: &Packed<'_>) -> Result<()> {
+        send(&mut self.output, message).inspect_err(|_| self.is_broken = true)
     }
 
     /// Reads a request before the client is served. Returns its command, if it has a known one.
@@ -255,7 +268,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
                 AnswerMessage::encode_error_with_warnings(Some(self.session), &handlers.error_answer(error), &warnings)
             }
         };
-        send(&mut self.output, &message)?;
+        self.send(&message)?;
         Ok(true)
     }
 }

@@ -181,6 +181,31 @@ fn client_whose_first_requests_fail_ends_with_a_frame() {
 }
 
 #[test]
+fn frame_that_came_before_the_client_had_looked_at_the_last_answer_was_taken_for_a_message() {
+    for _ in 0..20 {
+        let first = connect_with_channels(move |mut stream| {
+            let mut script = Script::new(stream.try_clone().unwrap());
+            agree(&mut script);
+            script.read();
+            let features = FeaturesAnswer { path: "/far", features: StorageFeatures::PATH };
+            let answer = AnswerMessage::encode(script.session(), false, Some(features.encode())).to_vec();
+            // All at once, as if the server was told to stop meanwhile
+            stream.write_all(&[answer, last_frame()].concat()).unwrap();
+        });
+        let error = first.and_then(|first| first.call(&Call::Noop).map(drop)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Term, "{error}");
+    }
+}
+
+/// The frame of a server that ends.
+fn last_frame() -> Vec<u8> {
+    let reason = Error::new(ErrorCode::Term, "terminated on signal SIGTERM");
+    let message = AnswerMessage::encode_error(None, &ErrorAnswer::from(&reason)).to_vec();
+    let header = FrameHeader { kind: FrameKind::Data(message.len()), channel: 0 };
+    [&header.encode()[..], &message].concat()
+}
+
+#[test]
 fn login_of_a_host_nearby_counted_as_its_distance() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
@@ -293,10 +318,7 @@ fn connect_to_one_that_ends(may_end: Receiver<()>) -> Arc<Connection> {
         stream.shutdown(std::net::Shutdown::Read).unwrap();
         sender.send(()).unwrap();
         may_end.recv().unwrap();
-        let reason = Error::new(ErrorCode::Term, "terminated on signal SIGTERM");
-        let message = AnswerMessage::encode_error(None, &ErrorAnswer::from(&reason)).to_vec();
-        let header = FrameHeader { kind: FrameKind::Data(message.len()), channel: 0 };
-        stream.write_all(&[&header.encode()[..], &message].concat()).unwrap();
+        stream.write_all(&last_frame()).unwrap();
     });
     deaf.recv().unwrap();
     first.unwrap()

@@ -427,6 +427,44 @@ fn client_was_not_told_of_a_signal_while_its_first_channel_was_at_work() {
 }
 
 #[test]
+fn client_was_not_told_of_a_signal_before_its_first_request() {
+    for sent in [0, 1] {
+        let (cancel, got) = (CancelToken::new(), Got::default());
+        cancel.cancel_by_signal(15);
+        let (sender, later) = channel();
+        sender.send(Err(cancel.check().unwrap_err())).unwrap();
+        let mut first = served(&cancel);
+        let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
+        first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+        // With or without the first one of those that come before frames
+        let stream = if sent == 0 { Vec::new() } else { offer(1) };
+        let server = Server::greet(Cursor::new(stream).chain(Later(later, Vec::new())), got.clone()).unwrap();
+        let begin = got.0.lock().unwrap().len();
+        assert_eq!(server.serve(first).unwrap_err().code, ErrorCode::Term);
+        let mut all = got.0.lock().unwrap().split_off(begin);
+        (0..sent).for_each(|_| drop(take_answer(&mut all)));
+        let (session, told) = take_answer(&mut all);
+        assert_eq!((session, told.unwrap_err().code, all.len()), (None, ErrorCode::Term, 0));
+    }
+}
+
+#[test]
+fn half_an_answer_was_continued_by_the_error_that_it_met() {
+    let greeting = Got::default();
+    Server::greet(Cursor::new(Vec::new()), greeting.clone()).map(drop).unwrap();
+    let answer = AnswerMessage::encode(1, false, Some(Capabilities::own().encode())).to_vec();
+    let left = greeting.0.lock().unwrap().len() + answer.len() + 3;
+    let got = Got::default();
+    let mut first = served(&CancelToken::new());
+    let serve = Box::new(|cancel: &CancelToken| Ok(served(cancel)));
+    first.more = Some(ServeMore { serve, silence_max: Duration::from_secs(60) });
+    let stream = [offer(1), question(2)].concat();
+    let server = Server::greet(Cursor::new(stream), Fails { left, got: got.clone() }).unwrap();
+    assert_eq!(server.serve(first).unwrap_err().code, ErrorCode::FileWrite);
+    assert_eq!(got.0.lock().unwrap().len(), left);
+}
+
+#[test]
 fn first_channel_found_no_reason_why_it_could_not_send() {
     let way =
         ChannelsWay::new(Got::default(), CancelToken::new(), Usage::of_connection().with_channels(), Duration::ZERO);
