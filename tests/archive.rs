@@ -236,7 +236,9 @@ fn spool_of_one_program_is_continued_by_the_other() {
             .run(second, &["archive-get", "0000000100000000000000FF", &got])
             .fails(1)
             .says("unable to find 0000000100000000000000FF in the archive asynchronously");
-        // A worker may still be about to end
+        // It would keep the next call from starting a worker
+        scenario.worker_ends();
+        // It may still be about to end
         while fs::remove_dir_all(scenario.space.path("spool/archive")).is_err() {
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -39,7 +39,7 @@ use crate::recovery_points::ArchivePoints;
 use crate::repo::{formats, info_files};
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
-use crate::work::retry::is_stop;
+use crate::work::retry::{is_of_peer, is_stop};
 use crate::{Error, ErrorCode, Repo, Result, info, log};
 
 /// The status of a report without faults if not all was read.
@@ -228,8 +228,11 @@ impl Verified {
 impl VerifyTask<'_> {
     fn run(&self) -> Result<Verified> {
         let (stanza, repo) = (self.session.stanza(), self.repo);
-        if let Err(error) = formats::check(repo, stanza) {
+        if let Err(error) = self.retry().after_peer_fault(|| formats::check(repo, stanza)) {
             repo.storage.connected()?;
+            if is_of_peer(&error) {
+                return Err(error);
+            }
             return Ok(Verified::refused(stanza, &error));
         }
         let infos = InfoFiles::load(stanza, repo, self.retry());

@@ -112,6 +112,8 @@ fn commands_of_another_host_are_refused_while_a_backup_runs() {
     let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full", SLOW]);
     wait_for(&mut backup, "backup file ");
+    // It must not end before the others have tried
+    backup.stand_still();
     let running = "backup on host '";
     for kind in ["--type=full", "--type=incr"] {
         elsewhere(&scenario, Tool::Rbr, &["backup", kind]).fails(50).says(running);
@@ -121,6 +123,7 @@ fn commands_of_another_host_are_refused_while_a_backup_runs() {
     elsewhere(&scenario, Tool::Rbr, &["stop"]).success();
     elsewhere(&scenario, Tool::Rbr, &["stanza-delete", "--force"]).fails(50).says(running);
     elsewhere(&scenario, Tool::Rbr, &["start"]).success();
+    backup.go_on();
     assert_eq!(backup.wait(), 0, "{}", backup.log());
     // Nothing of the backup is left, and nothing blocks the next one
     let left = scenario.rbr(&["repo-ls", "--recurse", "--log-level-console=off"]).success();

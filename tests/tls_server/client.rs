@@ -166,7 +166,9 @@ fn server_ends_in_the_middle(server: Tool) {
     let Some(mut hosts) = Hosts::start(options) else { return };
     hosts.rbr(&["stanza-create"]).success();
     hosts.scenario.cluster.sql("create table big as select repeat(md5(g::text), 100) from generate_series(1, 20000) g");
-    let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--compress-type=none"]);
+    // Slow enough not to end before the server does
+    let slow = ["backup", "--type=full", "--compress-type=none", "--max-rate=2MiB"];
+    let mut backup = hosts.scenario.start_command(Tool::Rbr, &slow);
     let end = Instant::now() + Duration::from_secs(60);
     while !backup.log().contains("backup file") {
         assert!(backup.is_running() && Instant::now() < end, "{}", backup.log());

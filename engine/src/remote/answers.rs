@@ -34,8 +34,10 @@ pub(super) fn read(
     first_frame: Option<FirstFrame>,
 ) {
     let mut input = Input { reader: input, has_ended: false };
+    let mut has_greeted = false;
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
+            has_greeted = true;
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
             far.in_answer(read_answers(&mut input, shared, &far.name, first_frame))
@@ -43,7 +45,7 @@ pub(super) fn read(
         Err(error) => far.in_greeting(error),
     };
     // A process that has ended says why, and a session that was closed has no other error
-    let end = End::of(if input.has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });
+    let end = End::of(if input.has_ended { lock(&shared.link).ended(EXIT_WAIT, has_greeted) } else { error });
     shared.fail(&end);
     let _ = greeted.send(Err(end));
 }
@@ -213,7 +215,7 @@ mod tests {
             String::new()
         }
 
-        fn ended(&mut self, _: Duration) -> Error {
+        fn ended(&mut self, _: Duration, _: bool) -> Error {
             Error::new(ErrorCode::Format, "unexpected EOF")
         }
 

@@ -57,13 +57,17 @@ impl FarEnd {
     }
 }
 
-/// Adds what may help after an SSH client has ended with this status.
-pub(super) fn with_status_hint(error: Error, status: i32, settings: &SshSettings) -> Error {
+/// Adds what may help after an SSH client has ended with this status, before or after the process there has greeted.
+pub(super) fn with_status_hint(error: Error, status: i32, settings: &SshSettings, has_greeted: bool) -> Error {
     // The arguments end with the destination and the command line
     let mut last = settings.arguments.iter().rev();
     let program = last.next().and_then(|line| line.split(' ').next()).unwrap_or_default();
     let destination = last.next().map_or("", String::as_str);
     match status {
+        // The client has this status also if a signal ends the process there
+        SSH_FAILED if has_greeted => error.hint(
+            "the connection was lost, or the process on that host was killed, for example because the memory there was used up",
+        ),
         SSH_FAILED => error.hint(format!(
             "does '{} {destination}' log in without asking for anything, as the user who runs this command?",
             settings.program
@@ -71,7 +75,7 @@ pub(super) fn with_status_hint(error: Error, status: i32, settings: &SshSettings
         status if NOT_RUN.contains(&status) => error.hint(format!(
             "is '{program}' a program that '{destination}' may run? The options repo-host-cmd and pg-host-cmd set it."
         )),
-        0 => error.hint(format!("does '{destination}' run the command that the SSH client sends?")),
+        0 if !has_greeted => error.hint(format!("does '{destination}' run the command that the SSH client sends?")),
         _ => error,
     }
 }
@@ -182,11 +186,15 @@ mod tests {
     #[test]
     fn status_of_the_ssh_client_has_a_hint_of_what_to_try() {
         let ssh = ssh("/opt/pgbackrest verify:remote");
-        let hints = |status| with_status_hint(Error::new(ErrorCode::Unknown, "x"), status, &ssh).hints.join(" ");
+        let with_hint = |status, greeted| with_status_hint(Error::new(ErrorCode::Unknown, "x"), status, &ssh, greeted);
+        let hints = |status| with_hint(status, false).hints.join(" ");
         assert!(hints(255).contains("'ssh pgbackrest@far'"));
         assert!(hints(127).contains("'/opt/pgbackrest'") && hints(127).contains("repo-host-cmd"));
         assert!(hints(0).contains("pgbackrest@far"));
         // The process has said what was wrong
         assert_eq!(hints(31), "");
+        // There was a login
+        assert!(with_hint(255, true).hints.join(" ").contains("was killed"));
+        assert!(with_hint(0, true).hints.is_empty());
     }
 }

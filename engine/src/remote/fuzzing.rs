@@ -124,7 +124,7 @@ impl Link for Paced {
         "peer".to_owned()
     }
 
-    fn ended(&mut self, _: Duration) -> Error {
+    fn ended(&mut self, _: Duration, _: bool) -> Error {
         Error::new(ErrorCode::Format, "unexpected EOF from peer")
     }
 

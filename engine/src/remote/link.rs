@@ -10,8 +10,8 @@ pub(super) trait Link: Send {
     /// The name of the way in errors of reading, such as `HOST:PORT`.
     fn read_name(&self) -> String;
 
-    /// Returns the error for an end of the server's output that the client did not ask for.
-    fn ended(&mut self, timeout: Duration) -> Error;
+    /// Returns the error for an end of the server's output that the client did not ask for, before or after the greeting.
+    fn ended(&mut self, timeout: Duration, has_greeted: bool) -> Error;
 
     /// Ends the way after the last request was sent, and waits for the server's end. Does not wait longer than `timeout`.
     fn finish(&mut self, timeout: Duration);

@@ -103,7 +103,7 @@ impl Process {
         }
     }
 
-    fn status_error(&self, status: ExitStatus) -> Error {
+    fn status_error(&self, status: ExitStatus, has_greeted: bool) -> Error {
         // A process that the client started may keep it open, so what is there by then counts
         let _ = self.stderr_end.recv_timeout(STDERR_WAIT);
         let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -115,7 +115,7 @@ impl Process {
                 // The client passes on the exit status of the process on the host, which is the number of its error
                 let known = u8::try_from(code).ok().and_then(ErrorCode::from_number).unwrap_or(ErrorCode::Unknown);
                 let error = Error::new(known, format!("{name} terminated unexpectedly [{code}]{text}"));
-                with_status_hint(error, code, &self.settings)
+                with_status_hint(error, code, &self.settings, has_greeted)
             }
             (None, signal) => Error::new(
                 ErrorCode::Execute,
@@ -143,11 +143,11 @@ impl Link for Process {
         format!("{} read", self.name)
     }
 
-    fn ended(&mut self, timeout: Duration) -> Error {
+    fn ended(&mut self, timeout: Duration, has_greeted: bool) -> Error {
         let Some(status) = self.wait(timeout) else {
             return Error::new(ErrorCode::Format, format!("unexpected EOF from {}", self.name));
         };
-        self.status_error(status)
+        self.status_error(status, has_greeted)
     }
 
     fn finish(&mut self, timeout: Duration) {
@@ -239,7 +239,7 @@ mod tests {
             cancel: crate::CancelToken::new(),
         };
         let mut opened = Process::start(&remote, &ssh).unwrap();
-        let error = opened.link.ended(Duration::from_secs(10));
+        let error = opened.link.ended(Duration::from_secs(10), false);
         assert!(error.message.ends_with("terminated unexpectedly [255]: refused"), "{error}");
         assert_eq!(error.hints.len(), 1);
     }

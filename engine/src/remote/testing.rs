@@ -31,7 +31,7 @@ impl Link for SocketLink {
         "test".to_owned()
     }
 
-    fn ended(&mut self, _: Duration) -> Error {
+    fn ended(&mut self, _: Duration, _: bool) -> Error {
         Error::new(ErrorCode::Format, "unexpected EOF from test")
     }
 

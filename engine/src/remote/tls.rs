@@ -26,7 +26,7 @@ impl Link for TlsLink {
         self.0.name().to_owned()
     }
 
-    fn ended(&mut self, _timeout: Duration) -> Error {
+    fn ended(&mut self, _: Duration, _: bool) -> Error {
         Error::new(ErrorCode::Format, format!("unexpected EOF from '{}'", self.0.name()))
             .hint("the log of the server on that host may tell why the session has ended")
     }

@@ -55,6 +55,8 @@ enum Fault {
     CrashAt(u64),
     /// Every call, because the connection has ended.
     Ended,
+    /// The nth call (from 1) of any kind, once, because one of several connections has ended.
+    OneEnded(usize),
     /// Every call of this kind on a path that contains this text.
     Path(Op, String),
     /// The nth call (from 1) of this kind on this path, once.
@@ -84,6 +86,7 @@ impl State {
         let befalls = |fault: &&Fault| match fault {
             Fault::Nth(which, n) | Fault::Lost(which, n) => *which == op && *n == same,
             Fault::CrashAt(n) => changes >= *n,
+            Fault::OneEnded(n) => self.calls.len() == *n,
             Fault::Ended => self.has_ended,
             Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
             Fault::NthOf(which, of, n) => {
@@ -209,6 +212,13 @@ impl FaultyStorage {
         self.with(|state| state.has_ended = true);
     }
 
+    /// Ends one of several connections, and the nth call (from 1) with it.
+    #[must_use]
+    pub fn end_one_at(self, n: usize) -> Self {
+        self.with(|state| state.faults.push(Fault::OneEnded(n)));
+        self
+    }
+
     /// The code of the error once the connection has ended.
     #[must_use]
     pub fn ends_with(self, code: ErrorCode) -> Self {
@@ -236,7 +246,7 @@ impl FaultyStorage {
         match (fault, done) {
             (None, Some(done)) => return done,
             (_, Some(Err(error))) => return Err(error),
-            (Some(Fault::Ended), _) => return Err(self.with(|state| state.end_of_connection())),
+            (Some(Fault::Ended | Fault::OneEnded(_)), _) => return Err(self.with(|state| state.end_of_connection())),
             _ => {}
         }
         Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")))

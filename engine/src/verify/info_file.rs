@@ -13,7 +13,7 @@ use repo_format::layout::{self, RepoPath};
 use crate::repo::info_files::{StoredText, parse_stored};
 use crate::repo::unreadable;
 use crate::storage::{self, ReadRange};
-use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally, is_missing};
+use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally, is_missing, is_of_peer};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes read at once.
@@ -34,8 +34,18 @@ pub(super) struct Retry<'a> {
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        self.run_to(is_lasting_locally, work)
+    }
+
+    /// Repeats the work while it fails because of a connection to another host. That of the command may be as it was, because
+    /// the end of the host is not found on all of them at the same time.
+    pub fn after_peer_fault<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        self.run_to(|error| !is_of_peer(error), work)
+    }
+
+    fn run_to<T>(&self, is_answer: impl Fn(&Error) -> bool, work: impl Fn() -> Result<T>) -> Result<T> {
         let pause = |interval| self.repo.storage.connected().and_then(|()| self.cancel.sleep(interval));
-        self.policy.run_to_answer(pause, is_lasting_locally, work)
+        self.policy.run_to_answer(pause, is_answer, work)
     }
 }
 

@@ -88,6 +88,28 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
     assert!(begin.elapsed() < Duration::from_secs(500), "{:?}", begin.elapsed());
 }
 
+/// The end of a host is found on one connection before it is on that of the command.
+#[test]
+fn one_of_several_connections_that_ended_made_verify_report_a_fault() {
+    let world = World::new(None);
+    (0..5).for_each(|number| world.write(&format!("base/7/{number}"), &[number; 100]));
+    world.run(world.settings(BackupType::Full)).unwrap();
+    let request = VerifyRequest { job_retry_interval: Duration::from_secs(600), ..VerifyRequest::default() };
+    let run_on = |storage: &FaultyStorage| {
+        let repo = Repo { storage: Arc::new(storage.clone()), ..world.repo.clone() };
+        crate::verify::run(&request, &world.session(&repo), &repo)
+    };
+    let whole = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    assert_eq!(run_on(&whole).unwrap().errors, 0);
+    for call in 1..=whole.calls().len() {
+        let storage = FaultyStorage::new(Arc::clone(&world.repo.storage)).ends_with(ErrorCode::Term).end_one_at(call);
+        match run_on(&storage) {
+            Ok(summary) => assert_eq!(summary.errors, 0, "call {call}: {}", summary.text),
+            Err(error) => assert!(is_of_peer(&error), "call {call}: {error}"),
+        }
+    }
+}
+
 #[test]
 fn end_of_a_connection_made_verify_forget_damage_that_it_had_found() {
     let world = World::new(None);

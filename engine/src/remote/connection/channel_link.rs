@@ -23,7 +23,7 @@ impl Link for ChannelLink {
         self.read_name.clone()
     }
 
-    fn ended(&mut self, _: Duration) -> Error {
+    fn ended(&mut self, _: Duration, _: bool) -> Error {
         let text = || format!("unexpected EOF from {}", self.parent_name);
         let end = lock(&self.parent.queue).end.clone();
         end.map_or_else(|| Error::new(ErrorCode::Format, text()), |end| end.to_error())
