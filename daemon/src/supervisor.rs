@@ -202,8 +202,11 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
                 managed.waiting_since = None;
             }
         }
-        // The one that has waited longest is first
-        due.sort_by(|(a, a_key), (b, b_key)| (a.due, a_key).cmp(&(b.due, b_key)));
+        // The one that has waited longest is first. The time of its run does not tell, since a later one may have taken its place
+        due.sort_by_cached_key(|(planned, key)| {
+            let since = self.jobs.get(key).and_then(|managed| managed.waiting_since);
+            (since.unwrap_or(now.elapsed), planned.due, key.clone())
+        });
         for (planned, key) in due {
             self.try_start(&key, planned, now);
         }

@@ -17,8 +17,10 @@ pub const MEMORY_BYTES: u64 = 200 << 20;
 const DATA_BYTES: u64 = 1 << 30;
 /// The largest file that a command may write.
 const FILE_BYTES: u64 = 512 << 20;
-/// A guard against endless loops, far above what a command takes.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// The processor time that a command may take, a guard against endless loops. Without optimization some take most of a minute.
+const CPU_SECONDS: u64 = 240;
+/// A guard against waits without end, far above what a command takes on a machine that has much else to do.
+const TIME_LIMIT: Duration = Duration::from_secs(1200);
 /// The time between two measurements. A command can't use much more memory within this time.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -27,7 +29,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
     let mut command = space.command("prlimit");
     // `prlimit` executes the program in the same process, so the process id is that of the program
-    command.args([format!("--data={DATA_BYTES}"), format!("--fsize={FILE_BYTES}"), "--core=0".to_owned()]);
+    let limits = [("data", DATA_BYTES), ("fsize", FILE_BYTES), ("core", 0), ("cpu", CPU_SECONDS)];
+    command.args(limits.map(|(name, limit)| format!("--{name}={limit}")));
     command.arg(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let line = format!("{command:?}");
     let child = command.spawn().unwrap_or_else(|error| panic!("start {line}: {error}"));

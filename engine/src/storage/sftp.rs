@@ -14,6 +14,7 @@ pub(crate) mod host_key;
 pub(crate) mod protocol;
 mod read;
 mod remove;
+mod short_key;
 mod write;
 
 use std::fmt;

@@ -177,3 +177,19 @@ fn job_that_waits_for_a_busy_stanza_says_so_once_and_when_it_goes_on() {
     assert_eq!(told, ["job a/often waits: job a/long is running", "job a/often goes on after waiting for 599s"]);
     assert!(lines.iter().filter(|line| line.starts_with("job a/often: backup starts")).count() > 10);
 }
+
+#[test]
+fn job_whose_times_moved_on_while_it_waited_never_had_its_turn() {
+    fn jobs() -> Vec<Job> {
+        vec![job("a", "long", "*/10 * * * * *"), job("a", "often", "*/4 * * * * *")]
+    }
+    let script: Script = Box::new(|purpose, _, _| match purpose {
+        // When it ends, it is due again, and its time is before the newest one of the other job
+        Purpose::Command(key) if key.name == "long" => Course::of(13, 0),
+        _ => Course::of(1, 0),
+    });
+    let mut simulation = Simulation::new("2026-06-01T00:59:59Z", jobs, script);
+    simulation.run_for(600);
+    let [long, often] = ["long", "often"].map(|name| simulation.commands(name).len());
+    assert!(long.abs_diff(often) <= 1 && long > 30, "{long} {often}");
+}

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::SftpSettings;
 use super::client::{Client, SftpFailure, Transport};
 use super::host_key::{self, HostKeyCheck, KnownHosts, Verdict};
+use super::short_key;
 use crate::system_text;
 use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
@@ -123,7 +124,10 @@ fn private_key(settings: &SftpSettings) -> Result<Arc<PrivateKey>> {
     let passphrase = settings.private_key_passphrase.as_ref().map(ExposeSecret::expose_secret);
     let text = read_key(&file)?;
     let key = decode_secret_key(&text, passphrase)
-        .map_err(|error| service(format!("unable to load private key '{}': {error}", file.display())).cause(error))?;
+        .or_else(|error| short_key::decode(&text, passphrase).ok_or(error))
+        .map_err(|error| {
+        service(format!("unable to load private key '{}': {error}", file.display())).cause(error)
+    })?;
     if let Some(public) = &settings.public_key_file {
         let public = expand(settings, public);
         let loaded = load_public_key(&public).map_err(|error| {
