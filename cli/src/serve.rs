@@ -1,6 +1,7 @@
 //! Converts the configuration of the role `remote` to what the engine serves to a client on another host.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use engine::serve::{
     RepositoryKind, ServeMore, Served, ServedLocks, ServedOptions, ServedRepository, ServedStorage, StandardInput,
@@ -21,9 +22,10 @@ const PG_KEY: u32 = 1;
 /// # Errors
 /// [`ErrorCode::OptionRequired`] if it does not say what it asks for; errors of the storage's options.
 pub fn served(config: &Config, cancel: &CancelToken) -> Result<Served> {
-    let mut served = without_locks(config, cancel)?;
-    served.locks = locks(config)?;
-    let config = config.clone();
+    // All connections share it
+    let config = Arc::new(config.clone());
+    let mut served = without_locks(&config, cancel)?;
+    served.locks = locks(&config)?;
     let silence_max = config.get(opt::PROTOCOL_TIMEOUT)?;
     let serve = Box::new(move |cancel: &CancelToken| without_locks(&config, cancel));
     served.more = Some(ServeMore { serve, silence_max });
@@ -31,7 +33,7 @@ pub fn served(config: &Config, cancel: &CancelToken) -> Result<Served> {
 }
 
 /// What each connection of a process gets.
-fn without_locks(config: &Config, cancel: &CancelToken) -> Result<Served> {
+fn without_locks(config: &Arc<Config>, cancel: &CancelToken) -> Result<Served> {
     let kind = config.find(opt::REMOTE_TYPE).ok_or_else(|| required("remote-type"))?;
     let (storage, database) = match kind {
         "repo" => (ServedStorage::Repository(repository(config)?), None),
@@ -40,7 +42,7 @@ fn without_locks(config: &Config, cancel: &CancelToken) -> Result<Served> {
             (ServedStorage::DataDirectory(settings.path.clone()), Some(settings))
         }
     };
-    let mut served = Served::new(storage, Box::new(Values(config.clone())), cancel.clone());
+    let mut served = Served::new(storage, Box::new(Values(Arc::clone(config))), cancel.clone());
     served.database = database;
     served.block_bytes = usize::try_from(config.get(opt::BUFFER_SIZE)?).unwrap_or(served.block_bytes);
     Ok(served)
@@ -89,7 +91,7 @@ pub fn standard_streams(config: &Config) -> Result<(StandardInput, StandardOutpu
 }
 
 /// The options that clients ask for.
-struct Values(Config);
+struct Values(Arc<Config>);
 
 impl ServedOptions for Values {
     fn value(&self, name: &str) -> Result<OptionValue> {

@@ -16,6 +16,7 @@ pub mod expire;
 pub mod file_limit;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod growing;
 pub mod host_locks;
 pub mod info;
 pub mod lock;

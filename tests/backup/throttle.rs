@@ -50,8 +50,8 @@ fn progress_is_shown(scenario: &Scenario) -> Duration {
         info[0]["status"]["lock"]["backup"].as_object().expect("lock").clone()
     };
     let number = |lock: &serde_json::Map<_, _>, name| lock.get(name).and_then(serde_json::Value::as_u64);
-    // It may have copied nothing yet on a host that has much to do, and the first bytes come faster
-    let is_settled = |lock: &_| number(lock, "rbr-rate").is_some_and(|rate| rate < 2 * MIB);
+    // It may have copied nothing yet, which is a rate of 0, and the first bytes come faster
+    let is_settled = |lock: &_| number(lock, "rbr-rate").is_some_and(|rate| (MIB / 6..2 * MIB).contains(&rate));
     let mut ours = lock(Tool::Rbr);
     let end = Instant::now() + Duration::from_secs(30);
     while !is_settled(&ours) && Instant::now() < end {

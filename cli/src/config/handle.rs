@@ -87,7 +87,11 @@ macro_rules! options {
     ($($name:ident: $handle:ident<$type:ty> = $decl:expr;)*) => {
         $(
             #[doc = concat!("The option of this name, a `", stringify!($type), "`.")]
-            pub const $name: $handle<$type> = $handle::new(&$decl);
+            pub const $name: $handle<$type> = {
+                // The program would have a copy of a constant's value for each part of it that uses the constant
+                static DECL: crate::config::decl::OptionDecl = $decl;
+                $handle::new(&DECL)
+            };
         )*
         /// Every option declared here.
         pub(in crate::config) const TABLE: &[&crate::config::decl::OptionDecl] = &[$($name.decl(),)*];

@@ -1,9 +1,10 @@
 //! One client: from its connection to its end.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use engine::growing::{GrowingBuffer, GrowingReader};
 use engine::serve::Server;
 use engine::tls::{Session, SessionReader, SessionWriter};
 use engine::{Error, ErrorCode, Result};
@@ -22,7 +23,7 @@ const KNOWN_MAX: Duration = Duration::from_secs(30);
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to close its side after the last answer.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// Bytes that are passed on at once.
+/// The most bytes that are passed on at once.
 const RELAY_BYTES: usize = 128 << 10;
 
 /// Serves a client. Errors are logged.
@@ -140,7 +141,7 @@ fn has_left(tcp: &TcpStream, end: Instant) -> bool {
 /// Passes bytes on until the process has ended. A client that is gone is no error of the server.
 fn pass_on(
     session: &Session,
-    streams: (BufReader<SessionReader>, SessionWriter),
+    streams: (GrowingReader<SessionReader>, SessionWriter),
     serving: Serving,
     passing: Passing,
 ) -> Result<()> {
@@ -196,12 +197,12 @@ fn copy_buffered(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()>
 
 /// Copies until the end. `moved` is called after each part.
 fn copy(mut from: impl Read, mut to: impl Write, moved: impl Fn()) -> io::Result<()> {
-    let mut buffer = vec![0; RELAY_BYTES];
+    let mut buffer = GrowingBuffer::up_to(RELAY_BYTES);
     loop {
-        match from.read(&mut buffer) {
+        match buffer.fill(&mut from) {
             Ok(0) => return Ok(()),
             Ok(read) => {
-                to.write_all(&buffer[..read])?;
+                to.write_all(&buffer.bytes()[..read])?;
                 moved();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -16,6 +16,7 @@ use super::unfinished::{Ended, Unfinished};
 use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
+use crate::work::retry::{is_of_peer, patiently};
 use crate::{Result, detail, info, warn};
 
 /// Looks for an interrupted backup. If it can be resumed, the new manifest gets its label and passphrase, and files
@@ -81,7 +82,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
     } else if !settings.resume {
         "resume is disabled".to_owned()
     } else {
-        match manifest_store::load_copy(repo, unfinished.stanza, &label, manifest_cipher) {
+        match patiently(|| manifest_store::load_copy(repo, unfinished.stanza, &label, manifest_cipher)) {
             Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {
                 None => {
                     manifest.backrest_version.clone_into(&mut interrupted.backrest_version);
@@ -89,6 +90,8 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
                 }
                 Some(reason) => reason,
             },
+            // It may be as it should be
+            Err(error) if is_of_peer(&error) => return Err(error),
             Err(_) => format!("unable to read {}.copy", storage.display(&manifest_path)),
         }
     };

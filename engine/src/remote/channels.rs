@@ -6,7 +6,7 @@
 mod output;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, BufRead, Cursor, ErrorKind, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -16,9 +16,10 @@ use protocol::channel::{CHANNELS_MAX, FRAME_BYTES_MAX, FrameHeader, FrameKind, H
 
 use self::output::WayOutput;
 use super::shared::lock;
+use crate::growing::GrowingReader;
 use crate::{Error, ErrorCode, Result};
 
-/// The size of the buffer between the way and frames.
+/// The largest size of the buffer between the way and frames.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Frames of a channel that its thread has not read yet.
 const FRAMES_WAITING_MAX: usize = 16;
@@ -277,7 +278,7 @@ enum Accepted {
 
 /// What comes from the server. Reading it returns what is for the first connection, and gives the other channels their data.
 pub(super) struct WayInput {
-    way: BufReader<Box<dyn Read + Send>>,
+    way: GrowingReader<Box<dyn Read + Send>>,
     channels: Arc<Channels>,
     /// Bytes that are left of a frame of channel 0.
     left: usize,
@@ -287,7 +288,7 @@ pub(super) struct WayInput {
 
 impl WayInput {
     pub(super) fn new(way: Box<dyn Read + Send>, channels: Arc<Channels>) -> Self {
-        WayInput { way: BufReader::with_capacity(BUFFER_BYTES, way), channels, left: 0, has_ended: false }
+        WayInput { way: GrowingReader::up_to(BUFFER_BYTES, way), channels, left: 0, has_ended: false }
     }
 
     /// Reads the header of a frame; `None` at the end.

@@ -7,7 +7,7 @@
 mod inbox;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -24,8 +24,6 @@ use super::{ServeMore, Served};
 use crate::work::thread;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// The size of the buffer between the streams and frames.
-const BUFFER_BYTES: usize = 256 << 10;
 /// Bytes that a channel reads before the client gets room for as many.
 const GIVEN_BACK_AT: u32 = WINDOW_BYTES / 4;
 
@@ -291,7 +289,6 @@ pub(super) fn serve<'w>(
             result
         });
         let first = first.inspect_err(|error| way.refuse(0, error))?;
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
         let read = Demux { way, input, last: 0, more }.run(scope);
         match &read {
             Ok(()) => way.end_input(),
@@ -344,7 +341,8 @@ fn serve_channel<W: Write + Send>(
 /// Reads frames.
 struct Demux<'env, R, W> {
     way: &'env ChannelsWay<W>,
-    input: BufReader<R>,
+    /// It has a buffer.
+    input: R,
     /// The number of the newest channel.
     last: u32,
     more: &'env ServeMore,

@@ -3,7 +3,7 @@
 //! Source of the order: pgBackRest `src/protocol/server.c`, `src/command/remote/remote.c` and
 //! `src/command/server/server.c`.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 
 use protocol::call::CallKind;
 use protocol::channel::FOLLOWING_MAX;
@@ -15,6 +15,7 @@ use protocol::{Call, Capabilities, Capability, Dialect, Offer};
 use super::handlers::Handlers;
 use super::request_buffer::RequestBuffer;
 use super::{ServeMore, Served, ServedLocks, channels};
+use crate::growing::GrowingReader;
 use crate::log::WarningInbox;
 use crate::work::thread::caught;
 use crate::{Error, ErrorCode, Result};
@@ -24,7 +25,7 @@ use crate::{Error, ErrorCode, Result};
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The largest request before the client is known, in bytes.
 const COMMAND_LINE_BYTES_MAX: usize = 1 << 20;
-/// The size of the buffer between a stream and messages.
+/// The largest size of the buffer between a stream and messages, or frames.
 const BUFFER_BYTES: usize = 256 << 10;
 /// The size of the buffer between frames, which are in memory already, and messages.
 const CHANNEL_BUFFER_BYTES: usize = 8 << 10;
@@ -35,7 +36,7 @@ const CHANNEL_BUFFER_BYTES: usize = 8 << 10;
 /// [`Server::greet`], [`Server::read_command_line`], then [`Server::refuse`], or [`Server::accept`] and
 /// [`Server::serve`]. A client that only looks whether the server is there is answered by [`Server::answer_ping`].
 pub struct Server<R, W> {
-    input: BufReader<R>,
+    input: GrowingReader<R>,
     output: W,
     /// A message could not be sent as a whole.
     is_broken: bool,
@@ -54,7 +55,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     }
 
     fn over(input: R, output: W, buffer_bytes: usize) -> Self {
-        let input = BufReader::with_capacity(buffer_bytes, input);
+        let input = GrowingReader::up_to(buffer_bytes, input);
         let (request, warned) = (RequestBuffer::default(), WarningInbox::default());
         Server { input, output, is_broken: false, dialect: Dialect::NEWEST, request, session: 0, warned }
     }
@@ -114,7 +115,7 @@ impl<R: Read, W: Write + Send> Server<R, W> {
     }
 
     /// Returns the streams, for a server that passes the rest of the connection on. The first one may have read ahead.
-    pub fn into_streams(self) -> (BufReader<R>, W) {
+    pub fn into_streams(self) -> (GrowingReader<R>, W) {
         (self.input, self.output)
     }
 

@@ -7,8 +7,9 @@ use std::io::{self, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Result;
+use crate::growing::GrowingBuffer;
 
-/// Bytes that a part asks for at a time.
+/// The most bytes that a part asks for at a time.
 const INPUT_BYTES: usize = 128 << 10;
 
 /// Bytes that are swallowed at a time.
@@ -108,7 +109,7 @@ pub(super) trait Convert: Send {
 pub(super) struct ConvertStage<C> {
     input: Stage,
     convert: C,
-    buffer: Vec<u8>,
+    buffer: GrowingBuffer,
     output: Vec<u8>,
     position: usize,
     has_ended: bool,
@@ -116,21 +117,22 @@ pub(super) struct ConvertStage<C> {
 
 impl<C: Convert> ConvertStage<C> {
     pub(super) fn new(input: Stage, convert: C) -> Self {
-        ConvertStage { input, convert, buffer: vec![0; INPUT_BYTES], output: Vec::new(), position: 0, has_ended: false }
+        let buffer = GrowingBuffer::up_to(INPUT_BYTES);
+        ConvertStage { input, convert, buffer, output: Vec::new(), position: 0, has_ended: false }
     }
 }
 
 impl<C: Convert> Read for ConvertStage<C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.position == self.output.len() && !self.has_ended && !buffer.is_empty() {
-            let size = self.input.read(&mut self.buffer)?;
+            let size = self.buffer.fill(&mut self.input)?;
             self.output.clear();
             self.position = 0;
             if size == 0 {
                 self.has_ended = true;
                 self.convert.finish(&mut self.output)?;
             } else {
-                self.convert.push(&self.buffer[..size], &mut self.output)?;
+                self.convert.push(&self.buffer.bytes()[..size], &mut self.output)?;
             }
         }
         let left = &self.output[self.position..];

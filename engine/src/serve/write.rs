@@ -1,6 +1,6 @@
 //! Files that a client writes.
 
-use std::io::{ErrorKind, Read, Write as _};
+use std::io::{ErrorKind, Write as _};
 
 use protocol::storage::WriteRequest;
 
@@ -8,6 +8,7 @@ use super::files::Files;
 use super::filters::{Chain, OwnedResult};
 use super::memory::{CountedMemory, Usage};
 use super::stages::Feed;
+use crate::growing::GrowingBuffer;
 use crate::storage::RepoWriter;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -15,7 +16,7 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 const WRITER_BYTES: u64 = 16 << 20;
 /// The largest block, in bytes: that of pgBackRest's option `buffer-size`.
 const BLOCK_BYTES_MAX: usize = 16 << 20;
-/// Bytes that go to the file at a time.
+/// The most bytes that go to the file at a time.
 const OUTPUT_BYTES: usize = 256 << 10;
 
 /// A file that is written. Dropping it abandons the file.
@@ -25,7 +26,7 @@ pub(super) struct WriteSession {
     feed: Feed,
     writer: Box<dyn RepoWriter>,
     /// None if no filter changes the data and none looks at it.
-    buffer: Vec<u8>,
+    buffer: Option<GrowingBuffer>,
     _memory: CountedMemory,
 }
 
@@ -39,7 +40,7 @@ impl WriteSession {
         let feed = Feed::default();
         let chain = Chain::new(Box::new(feed.clone()), &request.filters, files, usage)?;
         let writer = files.write(request)?;
-        let buffer = if request.filters.is_empty() { Vec::new() } else { vec![0; OUTPUT_BYTES] };
+        let buffer = (!request.filters.is_empty()).then(|| GrowingBuffer::up_to(OUTPUT_BYTES));
         Ok(WriteSession { path: request.path.to_owned(), chain, feed, writer, buffer, _memory: memory })
     }
 
@@ -53,7 +54,7 @@ impl WriteSession {
             let text = format!("block of {} bytes for '{}' exceeds {BLOCK_BYTES_MAX} bytes", block.len(), self.path);
             return Err(Error::new(ErrorCode::Format, text));
         }
-        if self.buffer.is_empty() {
+        if self.buffer.is_none() {
             return self.writer.write_all(block).map_err(|e| self.failed(e));
         }
         self.feed.give(block);
@@ -67,7 +68,7 @@ impl WriteSession {
     /// # Errors
     /// Those of [`WriteSession::write`] and [`RepoWriter::finish`].
     pub(super) fn finish(mut self, cancel: &CancelToken) -> Result<Vec<OwnedResult>> {
-        if !self.buffer.is_empty() {
+        if self.buffer.is_some() {
             self.feed.end();
             self.drain(cancel)?;
         }
@@ -78,16 +79,17 @@ impl WriteSession {
 
     /// Moves to the file what the filters put out.
     fn drain(&mut self, cancel: &CancelToken) -> Result<()> {
-        loop {
+        while let Some(buffer) = &mut self.buffer {
             cancel.check()?;
-            match self.chain.stage.read(&mut self.buffer) {
+            match buffer.fill(&mut self.chain.stage) {
                 Ok(0) => return Ok(()),
-                Ok(size) => self.writer.write_all(&self.buffer[..size]).map_err(|e| self.failed(e))?,
+                Ok(size) => self.writer.write_all(&buffer.bytes()[..size]).map_err(|e| self.failed(e))?,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(self.failed(e)),
             }
         }
+        Ok(())
     }
 
     fn failed(&self, error: std::io::Error) -> Error {

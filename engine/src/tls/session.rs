@@ -13,11 +13,12 @@ use rustls_pki_types::CertificateDer;
 
 use super::certificate::Decoded;
 use super::validity::Validity;
+use crate::growing::GrowingBuffer;
 use crate::system_text;
 use crate::tcp::wait_for;
 use crate::{Error, ErrorCode};
 
-/// Encrypted bytes that are read at once.
+/// The most encrypted bytes that are read at once.
 const READ_BYTES: usize = 128 << 10;
 /// Bytes that are encrypted before they are sent.
 const WRITE_BYTES: usize = 128 << 10;
@@ -110,7 +111,7 @@ impl Session {
 
     /// Returns the half that reads. A read fails if nothing arrives for `timeout`; without one it waits.
     pub fn reader(&self, timeout: Option<Duration>) -> SessionReader {
-        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let buffer = GrowingBuffer::up_to(READ_BYTES);
         SessionReader { shared: Arc::clone(&self.shared), timeout, buffer, begin: 0, end: 0, is_last: false }
     }
 
@@ -214,7 +215,7 @@ pub struct SessionReader {
     shared: Arc<Shared>,
     timeout: Option<Duration>,
     /// Encrypted bytes.
-    buffer: Box<[u8]>,
+    buffer: GrowingBuffer,
     begin: usize,
     end: usize,
     /// Nothing more arrives.
@@ -241,7 +242,7 @@ impl SessionReader {
             if self.begin == self.end && !self.is_last {
                 return Ok(None);
             }
-            let mut input = &self.buffer[self.begin..self.end];
+            let mut input = &self.buffer.bytes()[self.begin..self.end];
             let read = tls.read_tls(&mut input).map_err(|error| service_error(&self.shared.name, &error))?;
             self.begin += read;
             if let Err(error) = tls.process_new_packets() {
@@ -259,7 +260,7 @@ impl SessionReader {
         let begun = Instant::now();
         loop {
             let is_over = lock(&self.shared.deadline).is_some_and(|deadline| deadline <= Instant::now());
-            match (&self.shared.tcp).read(&mut self.buffer) {
+            match self.buffer.fill(&mut &self.shared.tcp) {
                 Ok(_) if is_over => {}
                 Ok(read) => {
                     (self.begin, self.end, self.is_last) = (0, read, read == 0);

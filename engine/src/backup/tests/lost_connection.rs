@@ -88,6 +88,32 @@ fn verify_whose_connection_ends_took_what_it_could_not_read_for_damaged() {
     assert!(begin.elapsed() < Duration::from_secs(500), "{:?}", begin.elapsed());
 }
 
+#[test]
+fn interrupted_backup_was_removed_because_a_connection_ended_while_its_manifest_was_read() {
+    for ends_max in [1, usize::MAX] {
+        let world = World::new(None);
+        let settings = || BackupRequest { process_max: 1, ..world.settings(BackupType::Full) };
+        interrupt_at(&world, "base/5/1", settings());
+        let interrupted = reconstruct::backup_labels(&world.repo, &stanza()).unwrap().remove(0);
+        let copy = layout::manifest_copy(&stanza(), &interrupted);
+        let storage = FaultyStorage::new(Arc::clone(&world.repo.storage));
+        let (seen, calls, ends) = (storage.clone(), storage.clone(), AtomicUsize::new(0));
+        let storage = storage.before(move |op, path| {
+            if op == Op::Read && *path == copy && ends.fetch_add(1, Ordering::SeqCst) < ends_max {
+                let _ = calls.clone().end_one_at(calls.calls().len() + 1);
+            }
+        });
+        let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
+        match world.run_on(&repo, settings()) {
+            Ok(label) => assert!(ends_max == 1 && label == interrupted, "{label}"),
+            Err(error) => assert!(ends_max > 1 && is_of_peer(&error), "{error}"),
+        }
+        // A new backup may get the same label
+        let directory = layout::backup_path(&stanza(), &interrupted);
+        assert!(!seen.calls().contains(&(Op::RemoveAll, directory)));
+    }
+}
+
 /// The end of a host is found on one connection before it is on that of the command.
 #[test]
 fn one_of_several_connections_that_ended_made_verify_report_a_fault() {
