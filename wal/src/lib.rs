@@ -6,6 +6,8 @@
 
 pub mod background;
 pub mod get;
+#[cfg(test)]
+mod one_connection;
 mod origin;
 pub mod path;
 pub mod push;

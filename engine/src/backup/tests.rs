@@ -3,6 +3,7 @@
 mod archive_keys;
 mod lost_connection;
 mod lost_manifest;
+mod one_connection;
 mod other_host;
 mod two_hosts;
 mod unreadable;

@@ -57,6 +57,10 @@ enum Fault {
     Ended,
     /// The nth call (from 1) of any kind, once, because one of several connections has ended.
     OneEnded(usize),
+    /// The same, but only after the call has done its work.
+    OneLost(usize),
+    /// The nth call (from 1) of any kind succeeds, but what it opened fails, because one of several connections has ended.
+    OneCut(usize),
     /// Every call of this kind on a path that contains this text.
     Path(Op, String),
     /// The nth call (from 1) of this kind on this path, once.
@@ -73,6 +77,8 @@ struct State {
     listed: Option<Vec<String>>,
     bytes_free: Option<u64>,
     has_ended: bool,
+    /// The call whose reader or writer fails.
+    cut: Option<(Op, RepoPath)>,
     /// The code of a connection that has ended, if not that of a damaged file.
     end_code: Option<ErrorCode>,
 }
@@ -86,7 +92,7 @@ impl State {
         let befalls = |fault: &&Fault| match fault {
             Fault::Nth(which, n) | Fault::Lost(which, n) => *which == op && *n == same,
             Fault::CrashAt(n) => changes >= *n,
-            Fault::OneEnded(n) => self.calls.len() == *n,
+            Fault::OneEnded(n) | Fault::OneLost(n) | Fault::OneCut(n) => self.calls.len() == *n,
             Fault::Ended => self.has_ended,
             Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
             Fault::NthOf(which, of, n) => {
@@ -95,7 +101,18 @@ impl State {
             }
         };
         let ended = self.has_ended.then_some(Fault::Ended);
-        ended.or_else(|| self.faults.iter().find(befalls).cloned())
+        let fault = ended.or_else(|| self.faults.iter().find(befalls).cloned());
+        if let Some(Fault::OneCut(_)) = fault {
+            self.cut = Some((op, path.clone()));
+            return None;
+        }
+        fault
+    }
+
+    /// Returns the error of the reader or writer that this call has opened, once.
+    fn cut(&mut self, op: Op, path: &RepoPath) -> Option<Error> {
+        self.cut.take_if(|(called, of)| *called == op && of == path)?;
+        Some(self.end_of_connection())
     }
 
     /// The error of a connection to another host that has ended. It has the code of a damaged file.
@@ -219,6 +236,20 @@ impl FaultyStorage {
         self
     }
 
+    /// The same after that call has done its work, as if the answer were lost.
+    #[must_use]
+    pub fn lose_one_at(self, n: usize) -> Self {
+        self.with(|state| state.faults.push(Fault::OneLost(n)));
+        self
+    }
+
+    /// Ends one of several connections while the file is transferred that the nth call (from 1) has opened.
+    #[must_use]
+    pub fn cut_one_at(self, n: usize) -> Self {
+        self.with(|state| state.faults.push(Fault::OneCut(n)));
+        self
+    }
+
     /// The code of the error once the connection has ended.
     #[must_use]
     pub fn ends_with(self, code: ErrorCode) -> Self {
@@ -239,14 +270,16 @@ impl FaultyStorage {
         self.before.iter().for_each(|hook| hook(op, path));
         let fault = self.with(|state| state.call(op, path));
         let done = match fault {
-            None | Some(Fault::Lost(..)) => Some(work()),
+            None | Some(Fault::Lost(..) | Fault::OneLost(_)) => Some(work()),
             Some(_) => None,
         };
         self.after.iter().for_each(|hook| hook(op, path));
         match (fault, done) {
             (None, Some(done)) => return done,
             (_, Some(Err(error))) => return Err(error),
-            (Some(Fault::Ended | Fault::OneEnded(_)), _) => return Err(self.with(|state| state.end_of_connection())),
+            (Some(Fault::Ended | Fault::OneEnded(_) | Fault::OneLost(_)), _) => {
+                return Err(self.with(|state| state.end_of_connection()));
+            }
             _ => {}
         }
         Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")))
@@ -299,12 +332,14 @@ impl RepoStorage for FaultyStorage {
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         let inner = self.call(Op::Read, path, || self.inner.read(path, range))?;
         let size_max = self.with(|state| state.read_size_max).unwrap_or(usize::MAX);
-        Ok(inner.map(|inner| Box::new(ShortReader { inner, size_max }) as Box<dyn RepoReader>))
+        let cut = self.with(|state| state.cut(Op::Read, path));
+        Ok(inner.map(|inner| Box::new(ShortReader { inner, size_max, cut }) as Box<dyn RepoReader>))
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let inner = self.call(Op::Write, path, || self.inner.write(path, options))?;
-        Ok(Box::new(FaultyWriter { inner, path: path.clone(), storage: self.clone() }))
+        let cut = self.with(|state| state.cut(Op::Write, path));
+        Ok(Box::new(FaultyWriter { inner, path: path.clone(), storage: self.clone(), cut }))
     }
 
     fn forget_cached(&self, files: &[RepoPath]) {
@@ -343,10 +378,14 @@ impl RepoStorage for FaultyStorage {
 struct ShortReader {
     inner: Box<dyn RepoReader>,
     size_max: usize,
+    cut: Option<Error>,
 }
 
 impl Read for ShortReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.cut.take() {
+            return Err(error.into());
+        }
         let size = buffer.len().min(self.size_max);
         self.inner.read(&mut buffer[..size])
     }
@@ -362,10 +401,14 @@ struct FaultyWriter {
     inner: Box<dyn RepoWriter>,
     path: RepoPath,
     storage: FaultyStorage,
+    cut: Option<Error>,
 }
 
 impl Write for FaultyWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if let Some(error) = self.cut.take() {
+            return Err(error.into());
+        }
         let is_unclear = self.storage.with(|state| {
             let left = state.unclear_writes_left.checked_sub(1);
             state.unclear_writes_left = left.unwrap_or(0);
@@ -402,7 +445,7 @@ impl RepoWriter for FaultyWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
-        let Self { inner, path, storage } = *self;
+        let Self { inner, path, storage, .. } = *self;
         storage.call(Op::Finish, &path, || inner.finish())
     }
 }
