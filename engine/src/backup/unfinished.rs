@@ -10,6 +10,7 @@ use crate::cancel::CancelToken;
 use crate::claim::unclaimed;
 use crate::pg::session::OtherBackup;
 use crate::repo::{Repo, manifest_store};
+use crate::work::retry::{is_of_peer, patiently};
 use crate::{Result, detail};
 
 /// How long the directory of a backup that pgBackRest began must not have changed before the backup is resumed, in
@@ -72,7 +73,11 @@ impl Unfinished<'_> {
             return Ok(Ended::Surely);
         }
         let has_mark = unclaimed::has_mark(repo, stanza, label)?;
-        let copy = manifest_store::load_copy(repo, stanza, label, self.manifest_cipher);
+        let copy = match patiently(|| manifest_store::load_copy(repo, stanza, label, self.manifest_cipher)) {
+            // It tells nothing about the backup
+            Err(error) if is_of_peer(&error) => return Err(error),
+            copy => copy,
+        };
         // Also without a mark: a resume that was interrupted may have removed it
         if copy.as_ref().is_ok_and(|manifest| manifest.backrest_version.ends_with(RUNNING_SUFFIX)) {
             return Ok(Ended::Surely);
