@@ -52,6 +52,15 @@ type BeforeEnd = Box<dyn Fn(&Error) + Send + Sync>;
 
 static BEFORE_END: OnceLock<BeforeEnd> = OnceLock::new();
 
+/// Whether a second signal changes nothing.
+static ONE_SIGNAL: AtomicBool = AtomicBool::new(false);
+
+/// A second signal does not end the process at once: the first may come from whoever ends all processes of a service, and the second
+/// from the server that has started this one.
+pub(crate) fn end_by_first_signal() {
+    ONE_SIGNAL.store(true, Ordering::Relaxed);
+}
+
 /// Sets what is to be done before a signal ends the process although its command has not stopped in its time. It gets the error
 /// of that end, and must not wait. Only the first call counts.
 pub(crate) fn before_end_by_signal(run: impl Fn(&Error) + Send + Sync + 'static) {
@@ -63,8 +72,8 @@ pub fn cancel_token() -> &'static CancelToken {
     CANCEL.get_or_init(CancelToken::new)
 }
 
-/// Starts to handle signals. The first signal cancels [`cancel_token`]. A second one ends the process. The handler
-/// thread also ends it once the command has had its time to stop.
+/// Starts to handle signals. The first signal cancels [`cancel_token`]. A second one ends the process,
+/// except after [`end_by_first_signal`]. The handler thread also ends it once the command has had its time to stop.
 ///
 /// # Errors
 /// [`ErrorCode::Kernel`] if the handlers can't be installed.
@@ -78,7 +87,8 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
         cancel_token().cancel_by_signal(first);
         let mut stop = StopTime { signalled: Instant::now(), waiting_since: Instant::now() };
         loop {
-            if signals.pending().next().is_some() || stop.is_over(Instant::now(), is_saving(), is_cleaning()) {
+            let has_second = signals.pending().next().is_some() && !ONE_SIGNAL.load(Ordering::Relaxed);
+            if has_second || stop.is_over(Instant::now(), is_saving(), is_cleaning()) {
                 if decide() {
                     end_by_signal(first);
                 }

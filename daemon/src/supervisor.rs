@@ -177,6 +177,9 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             if is_started(&managed.state) {
                 // Another process runs it
                 self.wake_at(now.elapsed + BUSY_PAUSE);
+                if let Some(managed) = self.jobs.get_mut(&key) {
+                    managed.waiting_since = None;
+                }
                 continue;
             }
             if plan::is_from_the_future(&managed.state, now.time) {

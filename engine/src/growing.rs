@@ -3,6 +3,7 @@
 //! A buffer of fixed size costs all of its memory for each connection: the allocator clears it, and so does
 //! [`std::io::BufReader`] before its first read. Most connections carry little.
 
+use std::fmt;
 use std::io::{self, BufRead, Read};
 
 /// The size at first.
@@ -11,7 +12,6 @@ const FIRST_BYTES: usize = 8 << 10;
 const FACTOR: usize = 4;
 
 /// What was read last. It grows whenever a read fills it.
-#[derive(Debug)]
 pub struct GrowingBuffer {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -48,12 +48,25 @@ impl GrowingBuffer {
 }
 
 /// Like [`std::io::BufReader`], with a buffer that grows.
-#[derive(Debug)]
 pub struct GrowingReader<R> {
     input: R,
     buffer: GrowingBuffer,
     begin: usize,
     end: usize,
+}
+
+/// Without the bytes, which may be a secret.
+impl fmt::Debug for GrowingBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrowingBuffer").field("size", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for GrowingReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let GrowingReader { buffer, begin, end, .. } = self;
+        f.debug_struct("GrowingReader").field("buffer", buffer).field("left", &(end - begin)).finish_non_exhaustive()
+    }
 }
 
 impl<R: Read> GrowingReader<R> {
@@ -84,7 +97,7 @@ impl<R: Read> BufRead for GrowingReader<R> {
 
 impl<R: Read> Read for GrowingReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        // What needs a larger buffer than this one has it
+        // A caller with a buffer at least as large needs no other one
         if self.begin == self.end && into.len() >= self.buffer.bytes().len() {
             return self.input.read(into);
         }

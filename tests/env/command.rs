@@ -145,6 +145,11 @@ impl Background {
         }
     }
 
+    /// Asks the command and its children to end with SIGTERM, as a service manager does.
+    pub fn terminate_all(&mut self) {
+        self.signal_group(Signal::TERM);
+    }
+
     /// Sends SIGHUP to the command.
     pub fn hang_up(&self) {
         kill_process(self.group(), Signal::HUP).expect("SIGHUP");

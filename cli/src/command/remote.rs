@@ -20,6 +20,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let (input, output) = serve::standard_streams(config)?;
     let last_words = output.last_words();
     served.last_words = last_words.clone();
+    exit::end_by_first_signal();
     exit::before_end_by_signal(move |error| last_words.say(io::stdout(), error));
     end_with_client(cancel_token().clone())?;
     Server::greet(input, output)?.serve(served)?;

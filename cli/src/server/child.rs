@@ -11,6 +11,7 @@ use engine::tcp::wait_for;
 use engine::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::Signal;
 
 use super::admit::Admitted;
 use super::sessions::{OwnedProcess, Sessions, wait};
@@ -18,6 +19,8 @@ use super::state::ServerState;
 
 /// What the pipes between a client's connection and its process hold. With less, each frame of a channel fills them twice.
 const PIPE_BYTES: usize = 256 << 10;
+/// The signals that tell a process to stop.
+const STOP_SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
 /// How long a process may take to greet.
 const GREETING_MAX: Duration = Duration::from_secs(30);
 /// The longest greeting.
@@ -66,7 +69,9 @@ pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitte
     }
     drop((stdin, stdout));
     let error = end_error(&process, &errors);
-    Err(sessions.end_by_stop().unwrap_or(error))
+    // Both get a signal if a service or a terminal ends, in any order
+    let is_ended = error.code == ErrorCode::Term;
+    Err(sessions.end_by_stop().filter(|_| is_ended).unwrap_or(error))
 }
 
 /// Passes over the greeting. Returns whether there was one before `end`.
@@ -109,7 +114,9 @@ fn end_error(process: &OwnedProcess, errors: &Receiver<String>) -> Error {
     }
     let status = child.lock().ok().and_then(|mut child| child.wait().ok());
     if let Some(signal) = status.and_then(|status| status.signal()) {
-        return Error::new(ErrorCode::Execute, format!("the process that serves was ended by signal {signal}"));
+        let is_stop = STOP_SIGNALS.iter().any(|stop| stop.as_raw() == signal);
+        let code = if is_stop { ErrorCode::Term } else { ErrorCode::Execute };
+        return Error::new(code, format!("the process that serves was ended by signal {signal}"));
     }
     let code = status.and_then(|status| u8::try_from(status.code()?).ok()).and_then(ErrorCode::from_number);
     let text = errors.recv_timeout(END_WAIT).unwrap_or_default();

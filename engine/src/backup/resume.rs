@@ -90,8 +90,12 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
                 }
                 Some(reason) => reason,
             },
-            // It may be as it should be
-            Err(error) if is_of_peer(&error) => return Err(error),
+            // The copy may be intact
+            Err(error) if is_of_peer(&error) => {
+                return Err(error.hint(
+                    "the interrupted backup can be resumed later. With --no-resume, a new one takes its place.",
+                ));
+            }
             Err(_) => format!("unable to read {}.copy", storage.display(&manifest_path)),
         }
     };

@@ -74,7 +74,7 @@ impl Unfinished<'_> {
         }
         let has_mark = unclaimed::has_mark(repo, stanza, label)?;
         let copy = match patiently(|| manifest_store::load_copy(repo, stanza, label, self.manifest_cipher)) {
-            // It may be as it should be
+            // It tells nothing about the backup
             Err(error) if is_of_peer(&error) => return Err(error),
             copy => copy,
         };

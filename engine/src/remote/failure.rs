@@ -72,7 +72,7 @@ pub(super) fn with_status_hint(error: Error, status: i32, settings: &SshSettings
             "does '{} {destination}' log in without asking for anything, as the user who runs this command?",
             settings.program
         )),
-        status if NOT_RUN.contains(&status) => error.hint(format!(
+        status if NOT_RUN.contains(&status) && !has_greeted => error.hint(format!(
             "is '{program}' a program that '{destination}' may run? The options repo-host-cmd and pg-host-cmd set it."
         )),
         0 if !has_greeted => error.hint(format!("does '{destination}' run the command that the SSH client sends?")),
@@ -195,6 +195,6 @@ mod tests {
         assert_eq!(hints(31), "");
         // There was a login
         assert!(with_hint(255, true).hints.join(" ").contains("was killed"));
-        assert!(with_hint(0, true).hints.is_empty());
+        assert!(with_hint(0, true).hints.is_empty() && with_hint(127, true).hints.is_empty());
     }
 }

@@ -85,6 +85,13 @@ impl<W: Write> ChannelsWay<W> {
         Arc::clone(lock(&self.failure).get_or_insert_with(|| Arc::new(copy(error))))
     }
 
+    /// The error of a channel that was told to stop: why all of them end, if they do. The token may have come first, and knows no
+    /// reason.
+    fn reason(&self, error: Error) -> Error {
+        let failure = lock(&self.failure);
+        failure.as_ref().filter(|_| error.code == ErrorCode::Term).map_or(error, |failure| copy(failure))
+    }
+
     /// Ends all channels because of an error. The first one counts.
     fn fail(&self, error: &Error) {
         let error = self.set_failure(error);
@@ -203,7 +210,8 @@ impl<W: Write> ChannelInput<'_, W> {
     fn next(&mut self) -> Result<bool> {
         let (silence_max, channel) = (self.way.silence_max, self.channel);
         let silent = || format!("timeout after {}ms waiting for read from channel {channel}", silence_max.as_millis());
-        let Some(frame) = self.inbox.next(&self.cancel, silence_max, silent)? else { return Ok(false) };
+        let frame = self.inbox.next(&self.cancel, silence_max, silent).map_err(|error| self.way.reason(error))?;
+        let Some(frame) = frame else { return Ok(false) };
         self.read += u32::try_from(frame.len()).unwrap_or(u32::MAX);
         (self.frame, self.begin) = (frame, 0);
         if self.read < GIVEN_BACK_AT {

@@ -37,8 +37,8 @@ impl Retry<'_> {
         self.run_to(is_lasting_locally, work)
     }
 
-    /// Repeats the work while it fails because of a connection to another host. That of the command may be as it was, because
-    /// the end of the host is not found on all of them at the same time.
+    /// Repeats the work while it fails because of a connection to another host. The connection of the command may still seem to be
+    /// open, because the end of the host is not found on all of them at the same time.
     pub fn after_peer_fault<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         self.run_to(|error| !is_of_peer(error), work)
     }

@@ -474,6 +474,18 @@ fn first_channel_found_no_reason_why_it_could_not_send() {
 }
 
 #[test]
+fn channel_that_began_while_all_ended_was_stopped_after_the_error_of_another_job() {
+    let cancel = CancelToken::new();
+    let way = ChannelsWay::new(Got::default(), cancel.clone(), Usage::of_connection().with_channels(), Duration::ZERO);
+    way.fail(&Error::new(ErrorCode::Protocol, "frame of kind 7"));
+    // Nobody has told its inbox
+    let (mut input, _output) = way.streams(1, &Arc::default(), &cancel);
+    let error = input.read(&mut [0]).unwrap_err();
+    let error = Error::from_io(ErrorCode::FileRead, "unable to read", error);
+    assert_eq!(error.code, ErrorCode::Protocol, "{error}");
+}
+
+#[test]
 fn panic_of_a_channel_left_its_client_waiting() {
     let (result, got) =
         serve_with(Cursor::new([frame(FrameKind::Open, 1), exit()].concat()), &CancelToken::new(), || {

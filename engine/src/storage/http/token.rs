@@ -15,7 +15,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a token lasts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Validity {
+pub(crate) struct TokenValidity {
     /// When to request a new token.
     pub(crate) renew_at: SystemTime,
     /// When this token becomes unusable.
@@ -26,7 +26,7 @@ pub(crate) struct Validity {
 pub(crate) struct Token<T> {
     pub(crate) value: T,
     /// `None` for a token that never expires.
-    pub(crate) validity: Option<Validity>,
+    pub(crate) validity: Option<TokenValidity>,
 }
 
 /// The token of a store, shared by all requests.
@@ -90,13 +90,13 @@ impl<T: Clone> Kept<T> {
 
 /// Returns how long a token lasts. It is renewed as long before the `expires_in` of the answer as requests may be
 /// retried with it.
-pub(crate) fn validity(answer: &Value, asked_at: SystemTime, io_timeout: Duration) -> Result<Validity> {
+pub(crate) fn validity(answer: &Value, asked_at: SystemTime, io_timeout: Duration) -> Result<TokenValidity> {
     let expires_in = answer.get("expires_in");
     let seconds = expires_in.and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
     let validity = seconds.map(Duration::from_secs).and_then(|lasts| {
         let expires_at = asked_at.checked_add(lasts)?;
         let renew_at = asked_at.checked_add(lasts.saturating_sub(io_timeout * 2))?;
-        Some(Validity { renew_at, expires_at })
+        Some(TokenValidity { renew_at, expires_at })
     });
     validity.ok_or_else(|| missing("expiry"))
 }
@@ -115,7 +115,7 @@ mod tests {
         let now = SystemTime::now();
         let seconds = Duration::from_secs(renews_in.unsigned_abs());
         let renew_at = if renews_in < 0 { now - seconds } else { now + seconds };
-        Token { value, validity: Some(Validity { renew_at, expires_at: now + Duration::from_secs(expires_in) }) }
+        Token { value, validity: Some(TokenValidity { renew_at, expires_at: now + Duration::from_secs(expires_in) }) }
     }
 
     fn refused() -> Failure {

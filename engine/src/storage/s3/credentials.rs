@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
-use crate::storage::http::token::{Kept, Token, Validity};
+use crate::storage::http::token::{Kept, Token, TokenValidity};
 use crate::storage::http::xml::Element;
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::work::backoff::{Backoff, Growth};
@@ -282,14 +282,14 @@ pub(crate) fn of_json(json: &Value) -> Result<Issued> {
 }
 
 /// Returns how long credentials last that expire at a time.
-fn validity(expiration: &str) -> Result<Validity> {
+fn validity(expiration: &str) -> Result<TokenValidity> {
     let expires: jiff::Timestamp = expiration
         .parse()
         .map_err(|_| Error::new(ErrorCode::Format, "the expiration of the credentials is not a time"))?;
     let expires = SystemTime::from(expires);
     let early = expires.checked_sub(RENEW_BEFORE).unwrap_or(expires);
     let renew_at = early.max(expires.min(SystemTime::now() + USE_AT_LEAST));
-    Ok(Validity { renew_at, expires_at: expires })
+    Ok(TokenValidity { renew_at, expires_at: expires })
 }
 
 /// Runs the program and parses its output. The output is never shown, because it may contain secrets.

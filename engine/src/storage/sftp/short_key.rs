@@ -19,8 +19,10 @@ const SIZE: usize = 32;
 /// Decodes such a key in the format of OpenSSH; `None` for anything else.
 pub(super) fn decode(text: &str, passphrase: Option<&str>) -> Option<PrivateKey> {
     let (body, _) = text.trim_start().strip_prefix(BEGIN)?.split_once(END)?;
-    let body: Zeroizing<String> = Zeroizing::new(body.chars().filter(|char| !char.is_ascii_whitespace()).collect());
-    let container = Zeroizing::new(BASE64_STANDARD.decode(body.as_bytes()).ok()?);
+    // Large enough from the beginning, because memory that is given up when it grows is not cleared
+    let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
+    base64.extend(body.split_ascii_whitespace());
+    let container = Zeroizing::new(BASE64_STANDARD.decode(base64.as_bytes()).ok()?);
     let mut rest = container.strip_prefix(MAGIC)?;
     let cipher = field(&mut rest)?;
     // Key derivation and its options, the number of keys, the public key
@@ -45,7 +47,8 @@ pub(super) fn decode(text: &str, passphrase: Option<&str>) -> Option<PrivateKey>
     PrivateKey::new(KeypairData::Ecdsa(keypair), comment).ok().filter(|_| is_right)
 }
 
-/// Decrypts the private part, which is not decoded as long as it is encrypted.
+/// Decrypts the private part, which is not decoded as long as it is encrypted. The tags of ciphers that have one are not public, so
+/// it refuses those.
 fn decrypt(container: &[u8], passphrase: &str) -> Option<Zeroizing<Vec<u8>>> {
     let key = PrivateKey::from_bytes(container).ok()?;
     let (secret, iv) = key.kdf().derive_key_and_iv(key.cipher(), passphrase).ok()?;
