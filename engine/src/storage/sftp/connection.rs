@@ -123,11 +123,10 @@ fn private_key(settings: &SftpSettings) -> Result<Arc<PrivateKey>> {
     let file = expand(settings, &settings.private_key_file);
     let passphrase = settings.private_key_passphrase.as_ref().map(ExposeSecret::expose_secret);
     let text = read_key(&file)?;
-    let key = decode_secret_key(&text, passphrase)
-        .or_else(|error| short_key::decode(&text, passphrase).ok_or(error))
-        .map_err(|error| {
-        service(format!("unable to load private key '{}': {error}", file.display())).cause(error)
-    })?;
+    let key = decode_secret_key(&text, passphrase);
+    let key = key.or_else(|error| short_key::decode(&text, passphrase).ok_or(error));
+    let key =
+        key.map_err(|error| service(format!("unable to load private key '{}': {error}", file.display())).cause(error))?;
     if let Some(public) = &settings.public_key_file {
         let public = expand(settings, public);
         let loaded = load_public_key(&public).map_err(|error| {
